@@ -1,0 +1,2 @@
+//! Record layouts.
+#![no_std]

@@ -1,0 +1,137 @@
+//! The windows of the recent past, by service and by edge: what baselines, scores and rankings read.
+//!
+//! Filled by [`crate::pipeline`] live, by an evaluation from a data set's files; nobody behind it can tell.
+
+use crate::units::{Nanos, ServiceId, Step};
+use crate::window::{EdgeSignal, EdgeWindow, Signal, Window};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+/// The windows of every service and edge, newest last, at most `keep` steps of each.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The length of a step.
+    pub step_length: Nanos,
+    keep: usize,
+    services: BTreeMap<ServiceId, VecDeque<(Step, Window)>>,
+    edges: BTreeMap<(ServiceId, ServiceId), VecDeque<(Step, EdgeWindow)>>,
+}
+
+impl History {
+    /// An empty history of at most `keep` steps.
+    #[must_use]
+    pub fn new(step_length: Nanos, keep: usize) -> Self {
+        Self { step_length, keep: keep.max(1), services: BTreeMap::new(), edges: BTreeMap::new() }
+    }
+
+    /// Adds a service's window; steps must come in ascending order, an older one is ignored.
+    pub fn push(&mut self, service: ServiceId, step: Step, window: Window) {
+        push(self.services.entry(service).or_default(), self.keep, step, window);
+    }
+
+    /// Adds the window of the edge from caller to callee.
+    pub fn push_edge(&mut self, caller: ServiceId, callee: ServiceId, step: Step, window: EdgeWindow) {
+        push(self.edges.entry((caller, callee)).or_default(), self.keep, step, window);
+    }
+
+    /// Forgets what has no window since `oldest`, and returns the services that left.
+    pub fn forget_before(&mut self, oldest: Step) -> Vec<ServiceId> {
+        let gone: Vec<ServiceId> = self
+            .services
+            .iter()
+            .filter(|(_, windows)| windows.back().is_none_or(|(step, _)| *step < oldest))
+            .map(|(service, _)| *service)
+            .collect();
+        self.services.retain(|service, _| gone.binary_search(service).is_err());
+        self.edges.retain(|_, windows| windows.back().is_some_and(|(step, _)| *step >= oldest));
+        gone
+    }
+
+    /// The services that have any window, in order of their ids.
+    pub fn services(&self) -> impl Iterator<Item = ServiceId> + '_ {
+        self.services.keys().copied()
+    }
+
+    /// The edges that have any window: (caller, callee).
+    pub fn edges(&self) -> impl Iterator<Item = (ServiceId, ServiceId)> + '_ {
+        self.edges.keys().copied()
+    }
+
+    /// A service's windows in `steps`, oldest first.
+    pub fn windows(&self, service: ServiceId, steps: Range<Step>) -> impl Iterator<Item = (Step, &Window)> {
+        within(self.services.get(&service), steps)
+    }
+
+    /// An edge's windows in `steps`, oldest first.
+    pub fn edge_windows(
+        &self,
+        caller: ServiceId,
+        callee: ServiceId,
+        steps: Range<Step>,
+    ) -> impl Iterator<Item = (Step, &EdgeWindow)> {
+        within(self.edges.get(&(caller, callee)), steps)
+    }
+
+    /// The measured values of one signal of a service in `steps`, oldest first.
+    #[must_use]
+    pub fn values(&self, service: ServiceId, signal: Signal, steps: Range<Step>) -> Vec<f64> {
+        self.windows(service, steps).filter_map(|(_, window)| window.get(signal)).collect()
+    }
+
+    /// The measured values of one signal of an edge in `steps`, oldest first.
+    #[must_use]
+    pub fn edge_values(
+        &self,
+        caller: ServiceId,
+        callee: ServiceId,
+        signal: EdgeSignal,
+        steps: Range<Step>,
+    ) -> Vec<f64> {
+        self.edge_windows(caller, callee, steps).filter_map(|(_, window)| window.get(signal)).collect()
+    }
+
+    /// The newest step of any service.
+    #[must_use]
+    pub fn newest(&self) -> Option<Step> {
+        self.services.values().filter_map(|windows| windows.back().map(|(step, _)| *step)).max()
+    }
+}
+
+fn push<W>(windows: &mut VecDeque<(Step, W)>, keep: usize, step: Step, window: W) {
+    if windows.back().is_some_and(|(newest, _)| *newest >= step) {
+        return;
+    }
+    if windows.len() == keep {
+        windows.pop_front();
+    }
+    windows.push_back((step, window));
+}
+
+fn within<W>(windows: Option<&VecDeque<(Step, W)>>, steps: Range<Step>) -> impl Iterator<Item = (Step, &W)> {
+    windows
+        .into_iter()
+        .flat_map(move |windows| {
+            let first = windows.partition_point(|(step, _)| *step < steps.start);
+            let last = windows.partition_point(|(step, _)| *step < steps.end);
+            windows.range(first..last.max(first))
+        })
+        .map(|(step, window)| (*step, window))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_newest_steps_and_finds_ranges() {
+        let mut history = History::new(Nanos::from_secs(5), 3);
+        for step in 0..5 {
+            let mut window = Window::default();
+            window.set(Signal::CallRate, Some(step as f64));
+            history.push(ServiceId(1), Step(step), window);
+        }
+        assert_eq!(history.values(ServiceId(1), Signal::CallRate, Step(0)..Step(4)), [2.0, 3.0]);
+        assert_eq!(history.newest(), Some(Step(4)));
+        assert_eq!(history.forget_before(Step(5)), [ServiceId(1)]);
+    }
+}

@@ -1,0 +1,1 @@
+//! Who is who: connections and cgroups to services, by names in a fixed order of trust.

@@ -1,0 +1,1 @@
+//! When to page and when an incident is over.

@@ -1,0 +1,1 @@
+//! Ranks root causes: self evidence, callee discount, edge blame.

@@ -1,0 +1,1 @@
+//! Recordings: the events behind the decoder, and the ticks, as length-delimited protobuf messages.
