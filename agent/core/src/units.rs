@@ -17,7 +17,7 @@ pub struct Nanos(pub u64);
 pub struct ConnectionId(pub u64);
 
 /// The id of a cgroup in the v2 hierarchy (its inode number).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CgroupId(pub u64);
 
 /// An HTTP/2 stream id (RFC 9113 section 5.1.1), 31 bits.
