@@ -1,2 +1,3 @@
-//! To be written.
+//! The `faultline` command.
+
 fn main() {}

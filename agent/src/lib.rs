@@ -1,0 +1,3 @@
+//! The agent's edges: sources make events, outputs give away reports. What lies between is `faultline-core`.
+
+pub mod sources;

@@ -1,0 +1,3 @@
+//! Where events come from: kernel probes, cgroup files, names, recordings.
+
+pub mod probes;

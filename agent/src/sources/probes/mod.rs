@@ -1,0 +1,1 @@
+//! Kernel records flow in, events of connections and their bytes flow out.
