@@ -1,0 +1,84 @@
+//! `cargo xtask evaluate`, `anomaly` and `train`: the commands that read files and need no kernel. They
+//! build and call the playground and the trainer, so that xtask itself stays quick to build.
+
+use crate::process::{cargo, run};
+use crate::setup::{self, Purpose};
+use anyhow::{Result, bail};
+use clap::Args;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Rank the faults of a data set.
+#[derive(Args)]
+pub(crate) struct Evaluate {
+    /// A folder with meta.json, graph.csv, a faults file and episodes/.
+    dir: PathBuf,
+    /// Where to write the rankings, one JSON object a line [default: standard output].
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Leave the autoencoder's evidence out.
+    #[arg(long)]
+    no_model: bool,
+}
+
+/// Score the services of an anomaly detection data set.
+#[derive(Args)]
+pub(crate) struct Anomaly {
+    /// A folder with one service-NN.csv.gz a service.
+    dir: PathBuf,
+    /// Where to write the scores, one CSV line a service and step [default: standard output].
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// Train, quantise and check the model.
+#[derive(Args)]
+pub(crate) struct Train {
+    /// Passed on to the trainer; `cargo xtask train -- --help` lists them.
+    #[arg(last = true)]
+    arguments: Vec<OsString>,
+}
+
+impl Evaluate {
+    pub(crate) fn run(&self) -> Result<()> {
+        if !self.no_model {
+            setup::ensure(Purpose::Model)?;
+        }
+        let mut arguments = playground("evaluate", &self.dir, self.out.as_deref())?;
+        if self.no_model {
+            arguments.push("--no-model".into());
+        }
+        run_package("playground", &arguments)
+    }
+}
+
+impl Anomaly {
+    pub(crate) fn run(&self) -> Result<()> {
+        setup::ensure(Purpose::Model)?;
+        run_package("playground", &playground("anomaly", &self.dir, self.out.as_deref())?)
+    }
+}
+
+impl Train {
+    pub(crate) fn run(&self) -> Result<()> {
+        setup::ensure(Purpose::Model)?;
+        run_package("faultline-models", &self.arguments)
+    }
+}
+
+/// Paths are made absolute: the child runs in the checkout, the user may not.
+fn playground(command: &str, dir: &Path, out: Option<&Path>) -> Result<Vec<OsString>> {
+    if !dir.is_dir() {
+        bail!("{} is not a folder; give a data set's folder, such as data/nezha-ob", dir.display());
+    }
+    let mut arguments = vec![command.into(), std::path::absolute(dir)?.into_os_string()];
+    if let Some(out) = out {
+        arguments.push("--out".into());
+        arguments.push(std::path::absolute(out)?.into_os_string());
+    }
+    Ok(arguments)
+}
+
+fn run_package(package: &str, arguments: &[OsString]) -> Result<()> {
+    run(cargo(["run", "--release", "--quiet", "--package", package, "--"]).args(arguments))
+}

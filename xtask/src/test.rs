@@ -1,0 +1,118 @@
+//! `cargo xtask test`: sets up what is missing and runs every test; a stage runs alone by its name.
+
+use crate::demo;
+use crate::process::{cargo, run};
+use crate::setup::{self, Purpose, step};
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use std::time::Instant;
+
+/// Set up what is missing and run every test, or the named stages.
+#[derive(Args)]
+pub(crate) struct Test {
+    /// Stages to run [default: all, in this order].
+    #[arg(value_enum)]
+    stages: Vec<Stage>,
+}
+
+/// A part of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// The pure core: no root, less than a minute.
+    Core,
+    /// The agent's edges, the trainer, the playground and these commands: no root.
+    Unit,
+    /// The shipped kernel object is what its sources give, byte for byte.
+    Probes,
+    /// Real kernel, real traffic, real Prometheus, real Helm: needs root.
+    E2e,
+    /// The demo, on faults of different kinds: needs root.
+    Demo,
+}
+
+/// What the demo stage breaks: one fault of each family of evidence (a service's own time, status codes,
+/// a back end that speaks no gRPC).
+const DEMO_FAULTS: [(&str, &str); 3] =
+    [("latency", "currencyservice"), ("errors", "paymentservice"), ("slow-redis", "redis-cart")];
+
+impl Test {
+    pub(crate) fn run(&self) -> Result<()> {
+        let stages = if self.stages.is_empty() { Stage::value_variants() } else { &self.stages };
+        if stages.iter().any(|stage| *stage != Stage::Core) {
+            setup::ensure(Purpose::Test)?;
+        }
+        let started = Instant::now();
+        for stage in stages {
+            stage.run()?;
+        }
+        eprintln!("all stages passed in {:.0} s", started.elapsed().as_secs_f64());
+        Ok(())
+    }
+}
+
+impl Stage {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Core => {
+                step("core", "the pure core", || run(&mut cargo(["test", "--package", "faultline-core"])))
+            }
+            Self::Unit => step("unit", "edges, trainer, playground, commands", || {
+                run(&mut cargo([
+                    "test",
+                    "--release",
+                    "--package",
+                    "faultline",
+                    "--package",
+                    "faultline-abi",
+                    "--package",
+                    "faultline-models",
+                    "--package",
+                    "playground",
+                    "--package",
+                    "xtask",
+                ]))
+            }),
+            Self::Probes => step("probes", "the shipped kernel object against its sources", verify_probes),
+            Self::E2e => {
+                need_root("e2e")?;
+                step("e2e", "real kernel, traffic, Prometheus and Helm", || {
+                    run(&mut cargo([
+                        "build",
+                        "--release",
+                        "--package",
+                        "faultline",
+                        "--package",
+                        "playground",
+                    ]))?;
+                    run(&mut cargo(["test", "--release", "--package", "e2e", "--", "--test-threads=1"]))
+                })
+            }
+            Self::Demo => {
+                need_root("demo")?;
+                for (fault, service) in DEMO_FAULTS {
+                    step("demo", &format!("{fault} on {service}"), || demo::passes(fault, service))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn need_root(stage: &str) -> Result<()> {
+    if !setup::is_root() {
+        bail!(
+            "the {stage} stage loads kernel programs and makes cgroups: run it as root, or name other stages"
+        );
+    }
+    Ok(())
+}
+
+/// `cargo xtask probes`: builds the kernel object and puts it where the agent embeds it.
+pub(crate) fn build_probes() -> Result<()> {
+    setup::ensure(Purpose::Probes)?;
+    bail!("not wired")
+}
+
+fn verify_probes() -> Result<()> {
+    bail!("not wired")
+}
