@@ -5,6 +5,7 @@
 mod check;
 mod demo;
 mod house;
+mod kernels;
 mod offline;
 mod parts;
 mod process;

@@ -78,6 +78,13 @@ pub(crate) const HELM_BINARY: Part = Part {
     source: Source::Steps("go install helm.sh/helm/v3/cmd/helm", install_helm),
 };
 
+pub(crate) const EMULATOR: Part = Part {
+    name: "qemu",
+    purpose: "the kernel matrix",
+    found: || house::which("qemu-system-x86_64").is_some() && house::which("busybox").is_some(),
+    source: Source::Debian(&["qemu-system-x86", "busybox-static"]),
+};
+
 pub(crate) const KERNEL_COMPILER: Part = Part {
     name: "kernel crate compiler",
     purpose: "building agent-ebpf from its sources",

@@ -65,7 +65,7 @@ fn needed(purpose: Purpose) -> Vec<Part> {
         Purpose::Check => vec![parts::DENY],
         Purpose::Test => needed(Purpose::Demo)
             .into_iter()
-            .chain([parts::PROMETHEUS, parts::GO, parts::HELM_BINARY])
+            .chain([parts::PROMETHEUS, parts::GO, parts::HELM_BINARY, parts::EMULATOR])
             .chain(needed(Purpose::Probes))
             .collect(),
     }

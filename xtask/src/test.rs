@@ -1,8 +1,8 @@
 //! `cargo xtask test`: sets up what is missing and runs every test; a stage runs alone by its name.
 
-use crate::demo;
 use crate::process::{cargo, run};
 use crate::setup::{self, Purpose, step};
+use crate::{demo, kernels};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use std::time::Instant;
@@ -26,6 +26,8 @@ enum Stage {
     Probes,
     /// Real kernel, real traffic, real Prometheus, real Helm: needs root.
     E2e,
+    /// The agent's check and the capture tests on Debian's 6.1 and 6.12 kernels, in QEMU.
+    Kernels,
     /// The demo, on faults of different kinds: needs root.
     Demo,
 }
@@ -87,6 +89,7 @@ impl Stage {
                     run(&mut cargo(["test", "--release", "--package", "e2e", "--", "--test-threads=1"]))
                 })
             }
+            Self::Kernels => step("kernels", "capture on Debian's kernels, emulated", kernels::verify),
             Self::Demo => {
                 need_root("demo")?;
                 for (fault, service) in DEMO_FAULTS {
