@@ -3,7 +3,6 @@
 
 use super::{Evidence, Question, Reason};
 use crate::evidence::{Change, Floor, MIN_REFERENCE, median};
-use crate::graph::EdgeKind;
 use crate::units::{ServiceId, Step};
 use crate::window::{EdgeSignal, Signal};
 use petgraph::Direction::{Incoming, Outgoing};
@@ -57,10 +56,6 @@ impl<'q> View<'q> {
     pub(super) fn callees_outside(&self, service: ServiceId) -> impl Iterator<Item = ServiceId> + '_ {
         let own = self.cycle.get(&service);
         self.callees(service).filter(move |callee| self.cycle.get(callee) != own)
-    }
-
-    pub(super) fn kind(&self, caller: ServiceId, callee: ServiceId) -> EdgeKind {
-        self.question.graph.edge_weight(caller, callee).copied().unwrap_or(EdgeKind::Grpc)
     }
 
     pub(super) fn is_masked(&self, service: ServiceId) -> bool {

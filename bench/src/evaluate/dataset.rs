@@ -1,0 +1,221 @@
+//! A data set's files in, typed rows out. Errors name the file and the line.
+//!
+//! The long format: `meta.json`, `graph.csv`, `faults.csv` or `faults_unlabelled.csv`, and for each episode
+//! `nodes.csv.gz` and `edges.csv.gz`, with `nodes_10s.csv.gz` and `edges_10s.csv.gz` beside them where
+//! there are finer windows for some of the time. A missing row means not measured.
+
+use super::names::{self, Meaning};
+use anyhow::{Context, Result, anyhow};
+use faultline_core::graph::{EdgeKind, ServiceGraph};
+use faultline_core::units::ServiceId;
+use faultline_core::window::{EdgeWindow, Signal, Window};
+use flate2::read::GzDecoder;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// The service name under which user-facing probes are reported.
+const ENTRY_PROBE: &str = "@entry";
+
+/// A data set without its episodes.
+pub(super) struct Dataset {
+    pub(super) dir: PathBuf,
+    pub(super) meta: Meta,
+    pub(super) faults: Vec<Fault>,
+    pub(super) names: Names,
+    pub(super) graph: ServiceGraph,
+}
+
+/// `meta.json`, as far as it matters here.
+#[derive(Debug, Deserialize)]
+pub(super) struct Meta {
+    /// Length of a step in seconds.
+    pub(super) step_s: f64,
+    /// What a timestamp marks: the END of its window if it says so, else the start.
+    #[serde(default)]
+    timestamp: String,
+    /// The service that users call.
+    #[serde(default)]
+    entry: Option<String>,
+}
+
+impl Meta {
+    /// Seconds from a timestamp to the middle of its window.
+    pub(super) fn to_middle(&self) -> f64 {
+        if self.timestamp.contains("END") { -self.step_s / 2.0 } else { self.step_s / 2.0 }
+    }
+}
+
+/// One row of the faults file, labelled or not.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Fault {
+    pub(super) fault_id: String,
+    pub(super) episode: String,
+    pub(super) start: f64,
+    pub(super) end: f64,
+    pub(super) ref_episode: String,
+    pub(super) ref_start: f64,
+    pub(super) ref_end: f64,
+}
+
+#[derive(Deserialize)]
+struct GraphRow {
+    caller: String,
+    callee: String,
+}
+
+#[derive(Deserialize)]
+struct NodeRow {
+    timestamp: f64,
+    service: String,
+    metric: String,
+    value: f64,
+}
+
+#[derive(Deserialize)]
+struct EdgeRow {
+    timestamp: f64,
+    caller: String,
+    callee: String,
+    metric: String,
+    value: f64,
+}
+
+/// The services' names, and ids in order of first mention.
+#[derive(Default)]
+pub(super) struct Names {
+    ids: BTreeMap<String, ServiceId>,
+    names: Vec<String>,
+}
+
+impl Names {
+    pub(super) fn id(&mut self, name: &str) -> ServiceId {
+        if let Some(id) = self.ids.get(name) {
+            return *id;
+        }
+        let id = ServiceId(u32::try_from(self.names.len()).unwrap_or(u32::MAX));
+        self.ids.insert(name.to_owned(), id);
+        self.names.push(name.to_owned());
+        id
+    }
+
+    pub(super) fn name(&self, id: ServiceId) -> &str {
+        self.names.get(id.0 as usize).map_or("", String::as_str)
+    }
+}
+
+/// Windows of one time base: by timestamp, the first of a step.
+#[derive(Default)]
+pub(super) struct Windows {
+    pub(super) services: BTreeMap<ServiceId, BTreeMap<i64, Window>>,
+    pub(super) edges: BTreeMap<(ServiceId, ServiceId), BTreeMap<i64, EdgeWindow>>,
+    /// Metric names that nothing is known of, with their rows.
+    pub(super) unknown: BTreeMap<String, u64>,
+}
+
+impl Dataset {
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("meta.json");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("{}: a data set needs it (step_s at least)", path.display()))?;
+        let meta: Meta = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        if !(meta.step_s.is_finite() && meta.step_s > 0.0) {
+            return Err(anyhow!("{}: step_s must be a positive number of seconds", path.display()));
+        }
+        let labelled = dir.join("faults.csv");
+        let faults_file = if labelled.exists() { labelled } else { dir.join("faults_unlabelled.csv") };
+        let faults: Vec<Fault> = rows(&faults_file)?.collect::<Result<_>>()?;
+        let mut names = Names::default();
+        let mut graph = ServiceGraph::new();
+        for row in rows::<GraphRow>(&dir.join("graph.csv"))? {
+            let row = row?;
+            let (caller, callee) = (names.id(&row.caller), names.id(&row.callee));
+            graph.add_edge(caller, callee, EdgeKind::Grpc);
+        }
+        Ok(Self { dir: dir.to_owned(), meta, faults, names, graph })
+    }
+
+    /// An episode's windows; `suffix` chooses the time base: empty, or `_10s`. `None` if the episode has no
+    /// such files.
+    pub(super) fn windows(&mut self, episode: &str, suffix: &str) -> Result<Option<Windows>> {
+        let folder = self.dir.join("episodes").join(episode);
+        let (nodes, edges) =
+            (folder.join(format!("nodes{suffix}.csv.gz")), folder.join(format!("edges{suffix}.csv.gz")));
+        if !nodes.exists() && !suffix.is_empty() {
+            return Ok(None);
+        }
+        let mut windows = Windows::default();
+        let mut probe: BTreeMap<i64, Window> = BTreeMap::new();
+        for row in rows::<NodeRow>(&nodes)? {
+            let row = row?;
+            match names::of_service(&row.metric) {
+                Meaning::Is(signal, factor) => {
+                    let series = if row.service == ENTRY_PROBE {
+                        &mut probe
+                    } else {
+                        windows.services.entry(self.names.id(&row.service)).or_default()
+                    };
+                    let window = series.entry(row.timestamp as i64).or_default();
+                    window.set(signal, Some(row.value * factor));
+                }
+                Meaning::Unused => {}
+                Meaning::Unknown => *windows.unknown.entry(row.metric).or_default() += 1,
+            }
+        }
+        self.lend_probe_to_entry(&mut windows, probe);
+        if edges.exists() {
+            for row in rows::<EdgeRow>(&edges)? {
+                let row = row?;
+                match names::of_edge(&row.metric) {
+                    Meaning::Is(signal, factor) => {
+                        let edge = (self.names.id(&row.caller), self.names.id(&row.callee));
+                        let series = windows.edges.entry(edge).or_default();
+                        let window = series.entry(row.timestamp as i64).or_default();
+                        window.set(signal, Some(row.value * factor));
+                    }
+                    Meaning::Unused => {}
+                    Meaning::Unknown => *windows.unknown.entry(row.metric).or_default() += 1,
+                }
+            }
+        }
+        Ok(Some(windows))
+    }
+
+    /// What users' probes measure is the entry service's, where its own end does not measure the same.
+    fn lend_probe_to_entry(&mut self, windows: &mut Windows, probe: BTreeMap<i64, Window>) {
+        let Some(entry) = self.meta.entry.clone() else { return };
+        let series = windows.services.entry(self.names.id(&entry)).or_default();
+        let own: BTreeSet<Signal> = Signal::ALL
+            .into_iter()
+            .filter(|signal| series.values().any(|window| window.get(*signal).is_some()))
+            .collect();
+        for (timestamp, window) in probe {
+            for signal in Signal::ALL.into_iter().filter(|signal| !own.contains(signal)) {
+                if let Some(value) = window.get(signal) {
+                    series.entry(timestamp).or_default().set(signal, Some(value));
+                }
+            }
+        }
+    }
+}
+
+/// The rows of a CSV file, decompressed if its name ends in `.gz`.
+pub(super) fn rows<R: DeserializeOwned>(path: &Path) -> Result<impl Iterator<Item = Result<R>> + use<R>> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    let reader: Box<dyn Read> = if path.extension().is_some_and(|extension| extension == "gz") {
+        Box::new(GzDecoder::new(BufReader::new(file)))
+    } else {
+        Box::new(BufReader::new(file))
+    };
+    let path = path.to_owned();
+    let rows = csv::ReaderBuilder::new().from_reader(reader).into_deserialize();
+    Ok(rows.map(move |row: csv::Result<R>| {
+        row.map_err(|error| {
+            let line = error.position().map_or(0, csv::Position::line);
+            anyhow!("{}:{line}: {error}", path.display())
+        })
+    }))
+}
