@@ -1,3 +1,7 @@
 //! The agent's edges: sources make events, outputs give away reports. What lies between is `faultline-core`.
 
+pub mod cli;
+pub mod config;
+pub mod outputs;
 pub mod sources;
+pub mod top;

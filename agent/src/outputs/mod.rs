@@ -1,0 +1,37 @@
+//! Where reports go: Prometheus, HTTP, recordings. The pipeline's task publishes, everyone else reads.
+
+pub mod http;
+pub mod metrics;
+
+use arc_swap::ArcSwapOption;
+use faultline_core::report::Report;
+use faultline_core::totals::Totals;
+use std::sync::Arc;
+
+/// What the agent says and counts as of the last closed step.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// What it says.
+    pub report: Report,
+    /// What it counts.
+    pub totals: Totals,
+}
+
+/// The newest snapshot: one writer, any number of readers, and nobody waits.
+#[derive(Debug, Default)]
+pub struct Published {
+    latest: ArcSwapOption<Snapshot>,
+}
+
+impl Published {
+    /// Replaces the snapshot.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.latest.store(Some(Arc::new(snapshot)));
+    }
+
+    /// The newest snapshot; `None` until the first step has closed.
+    #[must_use]
+    pub fn latest(&self) -> Option<Arc<Snapshot>> {
+        self.latest.load_full()
+    }
+}
