@@ -1,0 +1,510 @@
+//! Walks the frames of one direction (RFC 9113 section 4): bytes in order flow in, parts of frames flow out.
+//!
+//! ```text
+//!           ┌────────────── frame read ──────────────┐
+//!  Preface ─► Header ─┬─► Padding ─► Data ───────────┤
+//!                     ├─► Block (HEADERS, ...) ──────┤
+//!                     └─► Other ─────────────────────┘
+//! ```
+//!
+//! A frame that lies whole in the input is read where it is; only one that straddles two segments is copied,
+//! and never a DATA body. A header that no peer may send ends the walk: the caller then searches for frames.
+
+use crate::units::Timestamp;
+
+/// What a client sends first (RFC 9113 section 3.4).
+pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Longest header block that is read, in bytes; servers accept 8 to 16 KiB. A longer one loses the table.
+const MAX_BLOCK: usize = 65_536;
+
+/// Longest frame that is believed if it is not DATA, in bytes. No stack lets a peer send more by default than
+/// 16 KiB; 1 MiB leaves room for those that raise it.
+const MAX_CONTROL: u32 = 1 << 20;
+
+/// Longest frame of an unknown type that is believed, in bytes: extensions in use are far smaller.
+const MAX_UNKNOWN: u32 = 65_536;
+
+/// A block buffer larger than this is given back after use, so that idle connections stay small.
+const KEPT_BUFFER: usize = 2048;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+const WITH_PRIORITY: u8 = 0x20;
+
+/// A frame's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Bytes of payload.
+    pub(crate) length: u32,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+impl Header {
+    /// Its length in bytes.
+    pub(crate) const LENGTH: usize = 9;
+
+    pub(crate) fn parse(bytes: [u8; Self::LENGTH]) -> Self {
+        let [a, b, c, kind, flags, s, t, u, v] = bytes;
+        let stream = u32::from_be_bytes([s, t, u, v]) & 0x7fff_ffff;
+        Self { length: u32::from_be_bytes([0, a, b, c]), kind, flags, stream }
+    }
+
+    fn has(self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// A peer may send it. Unknown types are legal; flags that a type does not define are ignored.
+    pub(crate) fn legal(self) -> bool {
+        let on_stream = self.stream != 0;
+        match self.kind {
+            DATA => on_stream,
+            HEADERS | PUSH_PROMISE | CONTINUATION => on_stream && self.length <= MAX_CONTROL,
+            PRIORITY => on_stream && self.length == 5,
+            RST_STREAM => on_stream && self.length == 4,
+            SETTINGS => !on_stream && self.length.is_multiple_of(6) && self.length <= MAX_UNKNOWN,
+            PING => !on_stream && self.length == 8,
+            GOAWAY => !on_stream && (8..=MAX_UNKNOWN).contains(&self.length),
+            WINDOW_UPDATE => self.length == 4,
+            _ => self.length <= MAX_UNKNOWN,
+        }
+    }
+
+    /// How much it speaks for a frame beginning here, in steps of about eight bits of luck; `None` if nothing
+    /// common looks like this. Stricter than [`Header::legal`]: it is asked of bytes that may be anything.
+    pub(crate) fn evidence(self) -> Option<u32> {
+        let defined = match self.kind {
+            DATA => END_STREAM | PADDED,
+            HEADERS => END_STREAM | END_HEADERS | PADDED | WITH_PRIORITY,
+            SETTINGS | PING => END_STREAM,
+            PUSH_PROMISE => END_HEADERS | PADDED,
+            CONTINUATION => END_HEADERS,
+            _ => 0,
+        };
+        if self.kind > CONTINUATION || !self.legal() || self.flags & !defined != 0 {
+            return None;
+        }
+        match self.kind {
+            PING | RST_STREAM | WINDOW_UPDATE | PRIORITY => Some(3),
+            SETTINGS => Some(2),
+            HEADERS | CONTINUATION if self.length == 0 => None,
+            _ => Some(1),
+        }
+    }
+
+    /// It is the SETTINGS frame with which a server starts.
+    pub(crate) fn server_start(self) -> bool {
+        self.kind == SETTINGS && self.flags == 0 && self.legal()
+    }
+}
+
+/// Bytes in order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Input<'a> {
+    /// Seen.
+    Bytes(&'a [u8]),
+    /// Not seen, but known to lie inside a DATA frame's payload: this many.
+    Skipped(u32),
+}
+
+impl Input<'_> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes.is_empty(),
+            Self::Skipped(count) => *count == 0,
+        }
+    }
+
+    /// Takes `count` from the front, or all there is.
+    fn take(&mut self, count: u32) -> Self {
+        match self {
+            Self::Bytes(bytes) => {
+                let (front, rest) = bytes.split_at(bytes.len().min(count as usize));
+                *bytes = rest;
+                Input::Bytes(front)
+            }
+            Self::Skipped(left) => {
+                let front = count.min(*left);
+                *left -= front;
+                Input::Skipped(front)
+            }
+        }
+    }
+
+    /// How many.
+    pub(crate) fn length(&self) -> u32 {
+        match self {
+            Self::Bytes(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            Self::Skipped(count) => *count,
+        }
+    }
+}
+
+/// A part of what a direction says.
+#[derive(Debug)]
+pub(crate) enum Part<'a> {
+    /// The client's preface: the connection begins here.
+    Preface,
+    /// The server's first SETTINGS frame follows: the connection begins here.
+    ServerStart,
+    /// A part of a DATA frame's payload without its padding.
+    Data {
+        /// The stream.
+        stream: u32,
+        /// The bytes, or how many.
+        input: Input<'a>,
+        /// The sender is done with the stream.
+        end_stream: bool,
+    },
+    /// A whole header block.
+    Headers {
+        /// The stream.
+        stream: u32,
+        /// The block; `None` if it could not be kept, so that the header table is lost.
+        block: Option<&'a [u8]>,
+        /// The sender is done with the stream.
+        end_stream: bool,
+        /// It announces a push: of no interest but to the header table.
+        promise: bool,
+        /// When the first byte of its first frame passed.
+        began: Timestamp,
+    },
+    /// RST_STREAM.
+    Reset {
+        /// The stream.
+        stream: u32,
+        /// The error code.
+        code: u32,
+    },
+    /// No frame begins here. What is left of the input is not a frame's.
+    Malformed,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Preface { got: usize },
+    Header,
+    Padding { frame: Header },
+    Data { frame: Header, body: u32, padding: u32 },
+    Block { frame: Header, left: u32 },
+    Other { frame: Header, left: u32 },
+}
+
+/// A block whose END_HEADERS has not come.
+#[derive(Clone, Copy, Debug)]
+struct Unfinished {
+    stream: u32,
+    end_stream: bool,
+    promise: bool,
+    readable: bool,
+}
+
+/// Where the walk is.
+#[derive(Debug)]
+pub(crate) struct Walker {
+    state: State,
+    /// Bytes of a header or of a short payload that straddles segments.
+    short: [u8; Header::LENGTH],
+    short_length: usize,
+    /// Payloads of HEADERS and CONTINUATION that straddle segments or frames.
+    block: Vec<u8>,
+    /// Where the payload of the frame being read begins in `block`.
+    payload_start: usize,
+    unfinished: Option<Unfinished>,
+    /// When the first byte of the frame (or of the first frame of the block) passed.
+    frame_at: Timestamp,
+}
+
+impl Default for Walker {
+    fn default() -> Self {
+        Self {
+            state: State::Header,
+            short: [0; Header::LENGTH],
+            short_length: 0,
+            block: Vec::new(),
+            payload_start: 0,
+            unfinished: None,
+            frame_at: Timestamp(0),
+        }
+    }
+}
+
+/// What one step of the walk gave; a block that was copied is still in the buffer.
+enum Step<'a> {
+    Part(Part<'a>),
+    Buffered { stream: u32, end_stream: bool, promise: bool, readable: bool },
+    More,
+}
+
+impl Walker {
+    /// A walk that begins at a frame header.
+    pub(crate) fn at_header() -> Self {
+        Self::default()
+    }
+
+    /// A walk that begins at the client's preface.
+    pub(crate) fn at_preface() -> Self {
+        Self { state: State::Preface { got: 0 }, ..Self::default() }
+    }
+
+    /// Bytes kept between segments.
+    pub(crate) fn held(&self) -> usize {
+        self.block.capacity()
+    }
+
+    /// The stream of the DATA frame that is being read, and how many bytes of its payload are to come.
+    pub(crate) fn inside_data(&self) -> Option<(u32, u32)> {
+        match self.state {
+            State::Data { frame, body, .. } if body > 0 => Some((frame.stream, body)),
+            _ => None,
+        }
+    }
+
+    /// The next part; `None` when the input is used up.
+    pub(crate) fn next<'w, 'i: 'w>(&'w mut self, at: Timestamp, input: &mut Input<'i>) -> Option<Part<'w>> {
+        loop {
+            match self.step(at, input) {
+                Step::More if input.is_empty() => return None,
+                Step::More => {}
+                Step::Part(part) => return Some(part),
+                Step::Buffered { stream, end_stream, promise, readable } => {
+                    let block = readable.then_some(self.block.as_slice());
+                    return Some(Part::Headers { stream, block, end_stream, promise, began: self.frame_at });
+                }
+            }
+        }
+    }
+
+    fn step<'a>(&mut self, at: Timestamp, input: &mut Input<'a>) -> Step<'a> {
+        match self.state {
+            State::Preface { got } => self.preface(got, input),
+            State::Header => self.header(at, input),
+            State::Padding { frame } => self.padding(frame, input),
+            State::Data { frame, body, padding } => self.data(frame, body, padding, input),
+            State::Block { frame, left } => self.block(frame, left, input),
+            State::Other { frame, left } => self.other(frame, left, input),
+        }
+    }
+
+    fn preface<'a>(&mut self, got: usize, input: &mut Input<'a>) -> Step<'a> {
+        let missing = u32::try_from(PREFACE.len() - got).unwrap_or(0);
+        let Input::Bytes(bytes) = input.take(missing) else { return Step::Part(Part::Malformed) };
+        if !PREFACE.get(got..).is_some_and(|rest| rest.starts_with(bytes)) {
+            return Step::Part(Part::Malformed);
+        }
+        if got + bytes.len() < PREFACE.len() {
+            self.state = State::Preface { got: got + bytes.len() };
+            return Step::More;
+        }
+        self.state = State::Header;
+        Step::Part(Part::Preface)
+    }
+
+    fn header<'a>(&mut self, at: Timestamp, input: &mut Input<'a>) -> Step<'a> {
+        if input.is_empty() {
+            return Step::More;
+        }
+        if self.short_length == 0 && self.unfinished.is_none() {
+            self.frame_at = at;
+        }
+        let missing = u32::try_from(Header::LENGTH - self.short_length).unwrap_or(0);
+        let Input::Bytes(bytes) = input.take(missing) else { return Step::Part(Part::Malformed) };
+        if !self.fill_short(bytes, Header::LENGTH) {
+            return Step::More;
+        }
+        self.short_length = 0;
+        let frame = Header::parse(self.short);
+        let continues =
+            frame.kind == CONTINUATION && self.unfinished.is_some_and(|b| b.stream == frame.stream);
+        if !frame.legal() || (self.unfinished.is_some() && !continues) {
+            self.unfinished = None;
+            return Step::Part(Part::Malformed);
+        }
+        match frame.kind {
+            DATA if frame.has(PADDED) && frame.length > 0 => {
+                self.state = State::Padding { frame };
+                Step::More
+            }
+            DATA => self.data(frame, frame.length, 0, input),
+            HEADERS | PUSH_PROMISE => {
+                self.unfinished = Some(Unfinished {
+                    stream: frame.stream,
+                    end_stream: frame.kind == HEADERS && frame.has(END_STREAM),
+                    promise: frame.kind == PUSH_PROMISE,
+                    readable: true,
+                });
+                self.block.clear();
+                self.block_begins(frame, input)
+            }
+            CONTINUATION => match self.unfinished {
+                Some(_) => self.block_begins(frame, input),
+                // The block's first frame was missed.
+                None => {
+                    self.unfinished = Some(Unfinished {
+                        stream: frame.stream,
+                        end_stream: false,
+                        promise: false,
+                        readable: false,
+                    });
+                    self.block.clear();
+                    self.block_begins(frame, input)
+                }
+            },
+            _ => self.other(frame, frame.length, input),
+        }
+    }
+
+    fn padding<'a>(&mut self, frame: Header, input: &mut Input<'a>) -> Step<'a> {
+        match input.take(1) {
+            Input::Bytes([]) | Input::Skipped(0) => Step::More,
+            Input::Bytes([padding, ..]) => {
+                let padding = u32::from(*padding).min(frame.length - 1);
+                self.data(frame, frame.length - 1 - padding, padding, input)
+            }
+            // How much of the payload is padding is not known: it counts as body.
+            Input::Skipped(_) => self.data(frame, frame.length - 1, 0, input),
+        }
+    }
+
+    fn data<'a>(&mut self, frame: Header, body: u32, padding: u32, input: &mut Input<'a>) -> Step<'a> {
+        if body == 0 && matches!(self.state, State::Data { .. }) {
+            let left = padding - input.take(padding).length();
+            self.state = if left > 0 { State::Data { frame, body, padding: left } } else { State::Header };
+            return Step::More;
+        }
+        if input.is_empty() && body > 0 {
+            self.state = State::Data { frame, body, padding };
+            return Step::More;
+        }
+        let front = input.take(body);
+        let body = body - front.length();
+        self.state = if body + padding > 0 { State::Data { frame, body, padding } } else { State::Header };
+        let end_stream = body == 0 && frame.has(END_STREAM);
+        Step::Part(Part::Data { stream: frame.stream, input: front, end_stream })
+    }
+
+    /// Reads a block where it lies if it is whole in the input, else begins to collect it.
+    fn block_begins<'a>(&mut self, frame: Header, input: &mut Input<'a>) -> Step<'a> {
+        self.payload_start = self.block.len();
+        if let (Some(begun), Input::Bytes(bytes)) = (self.unfinished, &mut *input)
+            && begun.readable
+            && frame.has(END_HEADERS)
+            && frame.kind != CONTINUATION
+            && let Some((payload, rest)) = bytes.split_at_checked(frame.length as usize)
+        {
+            *bytes = rest;
+            self.unfinished = None;
+            self.state = State::Header;
+            let block = fragment(frame, payload);
+            let Unfinished { stream, end_stream, promise, .. } = begun;
+            let began = self.frame_at;
+            return Step::Part(Part::Headers { stream, block, end_stream, promise, began });
+        }
+        self.block(frame, frame.length, input)
+    }
+
+    fn block<'a>(&mut self, frame: Header, left: u32, input: &mut Input<'a>) -> Step<'a> {
+        let front = input.take(left);
+        let left = left - front.length();
+        if let Some(unfinished) = &mut self.unfinished {
+            match front {
+                Input::Bytes(bytes) if self.block.len() + bytes.len() <= MAX_BLOCK => {
+                    self.block.extend_from_slice(bytes);
+                }
+                Input::Skipped(0) => {}
+                Input::Bytes(_) | Input::Skipped(_) => unfinished.readable = false,
+            }
+        }
+        if left > 0 {
+            self.state = State::Block { frame, left };
+            return Step::More;
+        }
+        self.state = State::Header;
+        self.strip(frame);
+        match self.unfinished {
+            Some(Unfinished { stream, end_stream, promise, readable }) if frame.has(END_HEADERS) => {
+                self.unfinished = None;
+                Step::Buffered { stream, end_stream, promise, readable }
+            }
+            _ => Step::More,
+        }
+    }
+
+    /// Leaves only the block's fragment of the payload that was just collected.
+    fn strip(&mut self, frame: Header) {
+        let Some(unfinished) = &mut self.unfinished else { return };
+        if !unfinished.readable || frame.kind == CONTINUATION {
+            return;
+        }
+        let payload = self.block.get(self.payload_start..).unwrap_or_default();
+        match fragment(frame, payload) {
+            Some(found) => {
+                let found = found.to_vec();
+                self.block.truncate(self.payload_start);
+                self.block.extend_from_slice(&found);
+            }
+            None => unfinished.readable = false,
+        }
+    }
+
+    fn other<'a>(&mut self, frame: Header, left: u32, input: &mut Input<'a>) -> Step<'a> {
+        if self.block.capacity() > KEPT_BUFFER {
+            self.block = Vec::new();
+        }
+        let front = input.take(left);
+        let left = left - front.length();
+        let complete = match (frame.kind, front) {
+            (RST_STREAM, Input::Bytes(bytes)) => self.fill_short(bytes, 4),
+            _ => false,
+        };
+        if left > 0 {
+            self.state = State::Other { frame, left };
+            return Step::More;
+        }
+        self.state = State::Header;
+        self.short_length = 0;
+        if !complete {
+            return Step::More;
+        }
+        let [a, b, c, d, ..] = self.short;
+        Step::Part(Part::Reset { stream: frame.stream, code: u32::from_be_bytes([a, b, c, d]) })
+    }
+
+    /// Adds to the short buffer; `true` once it holds `wanted` bytes.
+    fn fill_short(&mut self, bytes: &[u8], wanted: usize) -> bool {
+        for (place, byte) in self.short.iter_mut().skip(self.short_length).zip(bytes) {
+            *place = *byte;
+        }
+        self.short_length += bytes.len();
+        self.short_length >= wanted
+    }
+}
+
+/// The part of a HEADERS or PUSH_PROMISE payload that is the header block.
+fn fragment(frame: Header, mut payload: &[u8]) -> Option<&[u8]> {
+    if frame.has(PADDED) {
+        let (padding, rest) = payload.split_first()?;
+        payload = rest.get(..rest.len().checked_sub(usize::from(*padding))?)?;
+    }
+    if frame.kind == HEADERS && frame.has(WITH_PRIORITY) {
+        payload = payload.get(5..)?;
+    }
+    if frame.kind == PUSH_PROMISE {
+        payload = payload.get(4..)?;
+    }
+    Some(payload)
+}

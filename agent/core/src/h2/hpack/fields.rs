@@ -1,0 +1,181 @@
+//! The header fields that calls need, and nothing else: every other value is dropped as soon as its length is
+//! counted, so that it can reach no log, metric, recording or report.
+
+use super::Broken;
+use crate::h2::names::{Names, Raw, Shape};
+use crate::units::Nanos;
+use std::sync::Arc;
+
+/// A field's name, as far as it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    Path,
+    Authority,
+    Method,
+    Scheme,
+    Status,
+    ContentType,
+    GrpcStatus,
+    GrpcTimeout,
+    GrpcEncoding,
+    PreviousAttempts,
+    /// Known, and of no interest.
+    Other,
+    /// In an entry that was inserted before the agent looked.
+    Unseen,
+}
+
+impl Name {
+    pub(super) fn of(text: &[u8]) -> Self {
+        match text {
+            b":path" => Self::Path,
+            b":authority" => Self::Authority,
+            b":method" => Self::Method,
+            b":scheme" => Self::Scheme,
+            b":status" => Self::Status,
+            b"content-type" => Self::ContentType,
+            b"grpc-status" => Self::GrpcStatus,
+            b"grpc-timeout" => Self::GrpcTimeout,
+            b"grpc-encoding" => Self::GrpcEncoding,
+            b"grpc-previous-rpc-attempts" => Self::PreviousAttempts,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What is kept of a value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Field {
+    Text(Arc<str>),
+    Number(u32),
+    Timeout(Nanos),
+    Grpc(bool),
+    /// Of no interest, or not fit for use.
+    Dropped,
+}
+
+/// Reads a value by its name; gives it with its decoded length in bytes.
+pub(super) fn parse(name: Name, raw: Raw<'_>, names: &mut Names) -> Result<(Field, u64), Broken> {
+    match name {
+        Name::Path | Name::Authority | Name::GrpcEncoding => {
+            let shape = if name == Name::Path { Shape::Path } else { Shape::Plain };
+            let kept = names.intern(raw, shape).ok_or(Broken)?;
+            Ok((kept.text.map_or(Field::Dropped, Field::Text), u64::from(kept.length)))
+        }
+        Name::Other | Name::Method | Name::Scheme if !raw.huffman => {
+            Ok((Field::Dropped, raw.bytes.len() as u64))
+        }
+        _ => {
+            let value = names.decode(raw).ok_or(Broken)?;
+            let field = match name {
+                Name::Status | Name::GrpcStatus | Name::PreviousAttempts => {
+                    number(value).map_or(Field::Dropped, Field::Number)
+                }
+                Name::GrpcTimeout => timeout(value).map_or(Field::Dropped, Field::Timeout),
+                Name::ContentType => Field::Grpc(value.starts_with(b"application/grpc")),
+                _ => Field::Dropped,
+            };
+            Ok((field, value.len() as u64))
+        }
+    }
+}
+
+/// A decimal of at most nine digits.
+fn number(value: &[u8]) -> Option<u32> {
+    if value.is_empty() || value.len() > 9 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(value.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0')))
+}
+
+/// gRPC's `TimeoutValue TimeoutUnit`: at most eight digits and one letter.
+fn timeout(value: &[u8]) -> Option<Nanos> {
+    let (unit, digits) = value.split_last()?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let nanos = match unit {
+        b'H' => 3_600_000_000_000,
+        b'M' => 60_000_000_000,
+        b'S' => 1_000_000_000,
+        b'm' => 1_000_000,
+        b'u' => 1_000,
+        b'n' => 1,
+        _ => return None,
+    };
+    Some(Nanos(u64::from(number(digits)?) * nanos))
+}
+
+/// What one header block said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Fields {
+    /// `:path` as a method's name.
+    pub(crate) method: Option<Arc<str>>,
+    /// `:authority`.
+    pub(crate) authority: Option<Arc<str>>,
+    /// A pseudo-header that only requests have.
+    pub(crate) request: bool,
+    /// `:status`.
+    pub(crate) http_status: Option<u32>,
+    /// There was a `content-type`, and whether it is gRPC's.
+    pub(crate) grpc: Option<bool>,
+    /// `grpc-status`.
+    pub(crate) grpc_status: Option<u32>,
+    /// `grpc-timeout`.
+    pub(crate) timeout: Option<Nanos>,
+    /// `grpc-encoding`.
+    pub(crate) encoding: Option<Arc<str>>,
+    /// `grpc-previous-rpc-attempts`.
+    pub(crate) previous_attempts: Option<u32>,
+    /// Fields whose name or whole entry was inserted before the agent looked.
+    pub(crate) unseen: u32,
+    /// The unseen entry that most likely is the path.
+    path_entry: Option<u64>,
+    /// `:method` was read before any unseen entry.
+    method_first: bool,
+}
+
+impl Fields {
+    pub(super) fn add(&mut self, name: Name, field: Field) {
+        match (name, field) {
+            (Name::Path, Field::Text(text)) => {
+                self.request = true;
+                self.method = Some(text);
+            }
+            (Name::Authority, Field::Text(text)) => {
+                self.request = true;
+                self.authority = Some(text);
+            }
+            (Name::Path | Name::Authority | Name::Scheme, _) => self.request = true,
+            (Name::Method, _) => {
+                self.request = true;
+                self.method_first = self.unseen == 0;
+            }
+            (Name::Status, Field::Number(status)) => self.http_status = Some(status),
+            (Name::ContentType, Field::Grpc(grpc)) => self.grpc = Some(grpc),
+            (Name::GrpcStatus, Field::Number(status)) => self.grpc_status = Some(status),
+            (Name::GrpcTimeout, Field::Timeout(timeout)) => self.timeout = Some(timeout),
+            (Name::GrpcEncoding, Field::Text(text)) => self.encoding = Some(text),
+            (Name::PreviousAttempts, Field::Number(attempts)) => self.previous_attempts = Some(attempts),
+            (Name::Unseen, _) => self.unseen += 1,
+            _ => {}
+        }
+    }
+
+    /// An index to an entry that was inserted before the agent looked.
+    ///
+    /// Which of them is the path? grpc-go writes `:method :scheme :path :authority`, Netty `:authority :path
+    /// :method :scheme`: the first after `:method`, or the second before it.
+    pub(super) fn add_unseen(&mut self, number: u64) {
+        self.unseen += 1;
+        let second = self.unseen == 2 && !self.request;
+        if self.method.is_none() && (self.unseen == 1 || (second && !self.method_first)) {
+            self.path_entry = Some(number);
+        }
+    }
+
+    /// The number of the entry that stands for the path, if that was not read.
+    pub(crate) fn path_entry(&self) -> Option<u64> {
+        if self.method.is_some() { None } else { self.path_entry }
+    }
+}
