@@ -1,4 +1,80 @@
-//! To be written.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+//! Faultline's kernel programs: packets and socket state changes flow in, records flow out through a ring.
+//!
+//! Three programs sit at the cgroup v2 root: one per packet direction and one for what happens to sockets.
+//! They use only what the kernel's user API promises, always let the packet pass, and write to nothing but
+//! their own maps. The stream of each HTTP/2 connection is filtered, not understood: the agent parses it
+//! again. Modules in the order in which a packet meets them: [`packet`] → [`observe`] → [`classify`] →
+//! [`follow`] → [`walk`] (with [`frame`]); [`sample`] and [`socket`] tell of connections; [`state`],
+//! [`maps`] and [`lock`] hold what is remembered.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused_imports, reason = "only for the kernel"))]
+#![allow(
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "indices are constants or masked, the verifier checks each; a program has no other crate to hide from"
+)]
+
+#[cfg(target_arch = "bpf")]
+mod classify;
+#[cfg(target_arch = "bpf")]
+mod follow;
+#[cfg(target_arch = "bpf")]
+mod frame;
+#[cfg(target_arch = "bpf")]
+mod lock;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod observe;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod sample;
+#[cfg(target_arch = "bpf")]
+mod socket;
+#[cfg(target_arch = "bpf")]
+mod state;
+#[cfg(target_arch = "bpf")]
+mod walk;
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use crate::{observe, socket};
+    use aya_ebpf::macros::{cgroup_skb, sock_ops};
+    use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
+    use faultline_abi::direction;
+
+    /// The verdict that lets a packet pass; no program knows another.
+    const PASS: i32 = 1;
+
+    #[cgroup_skb(ingress)]
+    pub fn faultline_ingress(ctx: SkBuffContext) -> i32 {
+        observe::packet(&ctx, direction::RECEIVED);
+        PASS
+    }
+
+    #[cgroup_skb(egress)]
+    pub fn faultline_egress(ctx: SkBuffContext) -> i32 {
+        observe::packet(&ctx, direction::SENT);
+        PASS
+    }
+
+    #[sock_ops]
+    pub fn faultline_socket(ctx: SockOpsContext) -> u32 {
+        socket::changed(&ctx);
+        PASS as u32
+    }
+
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+/// Nothing runs outside the kernel.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,0 +1,80 @@
+//! Decides once what a connection speaks, from the first bytes of a segment.
+
+use crate::frame::Header;
+use crate::packet::Packet;
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use faultline_abi::protocol;
+
+/// Segments with payload after which a connection that was joined late is taken for something else. A
+/// large body may fill many, and a frame begins with a segment only now and then.
+const TRIES: u32 = 64;
+/// `PRI * HTTP/2.0\r\n`, the start of the client's preface; no other protocol's bytes look like it.
+const PREFACE: [u8; 16] = *b"PRI * HTTP/2.0\r\n";
+const TLS_HANDSHAKE: u8 = 0x16;
+const TLS_MAJOR: u8 = 3;
+
+/// What a segment said.
+pub struct Class {
+    /// One of `faultline_abi::protocol`.
+    pub protocol: u32,
+    /// The segment begins with the client's preface.
+    pub preface: bool,
+}
+
+/// Looks at the segment. On a `fresh` connection the first one decides.
+#[inline(always)]
+pub fn classify(skb: *mut __sk_buff, packet: &Packet, fresh: bool, tries: u32) -> Class {
+    let mut start = [0u8; 16];
+    let undecided = if fresh || tries >= TRIES { protocol::OTHER } else { protocol::UNKNOWN };
+    if !load(skb, packet.payload_at, &mut start, packet.length) {
+        return Class { protocol: undecided, preface: false };
+    }
+    if start == PREFACE {
+        return Class { protocol: protocol::HTTP2, preface: true };
+    }
+    // A TLS connection that was joined late shows records of application data.
+    let tls = start[0] >= 0x14 && start[0] <= 0x17 && start[1] == TLS_MAJOR && start[2] <= 4;
+    if start[0] == TLS_HANDSHAKE && start[1] == TLS_MAJOR || (!fresh && tls) {
+        return Class { protocol: protocol::TLS, preface: false };
+    }
+    // SAFETY: the array has sixteen bytes.
+    let header = unsafe { Header::read(start.as_ptr()) };
+    let plausible = if fresh {
+        // A server may greet before it was spoken to.
+        header.is_plausible() && header.kind == 4
+    } else {
+        header.is_plausible() && chained(skb, packet, header)
+    };
+    Class { protocol: if plausible { protocol::HTTP2 } else { undecided }, preface: false }
+}
+
+/// Whether the frame ends where the segment does, or where another plausible header begins.
+#[inline(always)]
+fn chained(skb: *mut __sk_buff, packet: &Packet, header: Header) -> bool {
+    let next = 9 + header.length;
+    if next >= packet.length {
+        return next == packet.length;
+    }
+    let mut bytes = [0u8; 16];
+    let enough = load(skb, packet.payload_at + next, &mut bytes, packet.length - next);
+    // SAFETY: the array has sixteen bytes.
+    enough && unsafe { Header::read(bytes.as_ptr()) }.is_plausible()
+}
+
+/// Loads what there is, at least nine bytes and at most sixteen.
+#[inline(always)]
+fn load(skb: *mut __sk_buff, at: u32, bytes: &mut [u8; 16], available: u32) -> bool {
+    let to = bytes.as_mut_ptr().cast();
+    // SAFETY: both lengths fit the array; the helper checks the packet's bounds.
+    let failed = unsafe {
+        if available >= 16 {
+            bpf_skb_load_bytes(skb.cast(), at, to, 16)
+        } else if available >= 9 {
+            bpf_skb_load_bytes(skb.cast(), at, to, 9)
+        } else {
+            -1
+        }
+    };
+    failed == 0
+}

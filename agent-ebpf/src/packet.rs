@@ -1,0 +1,71 @@
+//! Finds the TCP payload of a packet. Packets come in from the cgroup programs, [`Packet`]s go out.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+
+/// TCP flags that matter without a payload: FIN, SYN, RST.
+pub const FIN: u8 = 1;
+/// See [`FIN`].
+pub const SYN: u8 = 2;
+/// See [`FIN`].
+pub const RST: u8 = 4;
+
+const IPPROTO_TCP: u8 = 6;
+/// `htons(ETH_P_IP)`, as `skb->protocol` has it.
+const ETH_P_IP: u32 = 0x0008;
+/// `htons(ETH_P_IPV6)`.
+const ETH_P_IPV6: u32 = 0xdd86;
+const IPV6_HEADER: u32 = 40;
+
+/// A TCP packet.
+pub struct Packet {
+    /// Where the payload begins.
+    pub payload_at: u32,
+    /// How long it is. Taken from `skb->len`: a GSO packet is longer than an IP header can say.
+    pub length: u32,
+    /// Sequence number of its first byte.
+    pub sequence: u32,
+    /// TCP flags.
+    pub flags: u8,
+}
+
+/// Reads the headers; none when this is not TCP.
+#[inline(always)]
+pub fn read(skb: *mut __sk_buff) -> Option<Packet> {
+    // SAFETY: the context is valid for the whole program.
+    let (protocol, total) = unsafe { ((*skb).protocol, (*skb).len) };
+    let ip_length = if protocol == ETH_P_IP {
+        let mut ip = [0u8; 12];
+        load(skb, 0, &mut ip)?;
+        // A later fragment has no TCP header.
+        if ip[9] != IPPROTO_TCP || (ip[6] & 0x1f) | ip[7] != 0 {
+            return None;
+        }
+        u32::from(ip[0] & 0x0f) * 4
+    } else if protocol == ETH_P_IPV6 {
+        let mut ip = [0u8; 8];
+        load(skb, 0, &mut ip)?;
+        // Extension headers before TCP are next to unknown inside clusters.
+        if ip[6] != IPPROTO_TCP {
+            return None;
+        }
+        IPV6_HEADER
+    } else {
+        return None;
+    };
+    let mut tcp = [0u8; 14];
+    load(skb, ip_length, &mut tcp)?;
+    let payload_at = ip_length + u32::from(tcp[12] >> 4) * 4;
+    if payload_at > total {
+        return None;
+    }
+    let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+    Some(Packet { payload_at, length: total - payload_at, sequence, flags: tcp[13] })
+}
+
+#[inline(always)]
+fn load<const N: usize>(skb: *mut __sk_buff, at: u32, to: &mut [u8; N]) -> Option<()> {
+    // SAFETY: `to` is as long as we say; the helper checks the packet's bounds.
+    let failed = unsafe { bpf_skb_load_bytes(skb.cast(), at, to.as_mut_ptr().cast(), N as u32) };
+    (failed == 0).then_some(())
+}

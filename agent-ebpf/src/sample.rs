@@ -1,0 +1,103 @@
+//! Tells once a second what TCP knows of a connection, and counts exchanges: a run of bytes one way, then
+//! an answer. Called by [`crate::observe`] and [`crate::socket`]; records leave through the ring.
+
+use crate::maps::{RECORDS, count_loss};
+use crate::state::Connection;
+use crate::walk::opaque;
+use faultline_abi::{BUCKETS, Head, SampleRecord, kind, loss};
+
+/// Bytes passed on a connection that is not HTTP/2: a question or an answer.
+#[inline(always)]
+pub fn exchange(c: &mut Connection, question: bool, now: u64) {
+    if question {
+        if c.asked_at == 0 {
+            c.asked_at = now;
+        }
+        return;
+    }
+    if c.asked_at == 0 {
+        return;
+    }
+    let took = now.wrapping_sub(c.asked_at);
+    c.asked_at = 0;
+    c.exchanges += 1;
+    c.exchange_nanos += took;
+    if took > c.exchange_max {
+        c.exchange_max = took;
+    }
+    let place = opaque(bucket(took / 1_000)) & 31;
+    // SAFETY: the array has thirty-two places.
+    unsafe { *c.histogram.as_mut_ptr().add(place as usize) += 1 };
+}
+
+/// The power of two at or below `micros`, at most the last bucket.
+#[inline(always)]
+fn bucket(micros: u64) -> u32 {
+    let mut rest = if micros >= 1 << BUCKETS { (1 << BUCKETS) - 1 } else { micros as u32 };
+    let mut power = 0;
+    if rest >= 1 << 16 {
+        rest >>= 16;
+        power += 16;
+    }
+    if rest >= 1 << 8 {
+        rest >>= 8;
+        power += 8;
+    }
+    if rest >= 1 << 4 {
+        rest >>= 4;
+        power += 4;
+    }
+    if rest >= 1 << 2 {
+        rest >>= 2;
+        power += 2;
+    }
+    power + (rest >> 1)
+}
+
+/// Sends off a sample and begins to count exchanges anew.
+#[inline(always)]
+pub fn sample(
+    c: &mut Connection,
+    now: u64,
+    srtt_eighths: u32,
+    retransmits: u32,
+    segments: u32,
+    acked: u64,
+    received: u64,
+) {
+    c.sampled_at = now;
+    let Some(mut entry) = RECORDS.reserve::<SampleRecord>(0) else {
+        count_loss(loss::RING_FULL);
+        return;
+    };
+    let waiting = if c.asked_at == 0 { 0 } else { now.wrapping_sub(c.asked_at) };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is ours until it is submitted, and each field is written.
+    unsafe {
+        (&raw mut (*record).head).write(Head {
+            kind: kind::SAMPLE,
+            size: size_of::<SampleRecord>() as u32,
+            at: now,
+            cookie: c.cookie,
+        });
+        (&raw mut (*record).protocol).write(c.protocol);
+        (&raw mut (*record).rtt_micros).write(srtt_eighths >> 3);
+        (&raw mut (*record).retransmits).write(retransmits.wrapping_sub(c.base_retransmits));
+        (&raw mut (*record).segments_sent).write(segments.wrapping_sub(c.base_segments));
+        (&raw mut (*record).bytes_sent).write(acked.wrapping_sub(c.base_acked));
+        (&raw mut (*record).bytes_received).write(received.wrapping_sub(c.base_received));
+        (&raw mut (*record).exchanges).write(c.exchanges);
+        (&raw mut (*record).reserved).write(0);
+        (&raw mut (*record).exchange_nanos).write(c.exchange_nanos);
+        (&raw mut (*record).exchange_max).write(c.exchange_max);
+        (&raw mut (*record).waiting).write(waiting);
+        for place in 0..BUCKETS {
+            (&raw mut (*record).histogram).cast::<u32>().add(place).write(c.histogram[place]);
+            c.histogram[place] = 0;
+        }
+    }
+    entry.submit(0);
+    c.exchanges = 0;
+    c.exchange_nanos = 0;
+    c.exchange_max = 0;
+}

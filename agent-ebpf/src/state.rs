@@ -1,0 +1,210 @@
+//! What the programs remember: of a socket, of one direction of it, and while they walk one segment.
+
+use crate::lock::Lock;
+use faultline_abi::{BUCKETS, SegmentRecord};
+
+/// Where a direction of an HTTP/2 connection stands.
+///
+/// ```text
+///          first byte of a fresh connection,
+///          or a plausible chain of frames
+///   NEW ─────────────────────────────────► FOLLOWED
+///    │                                      │    ▲
+///    └── joined inside a frame ──► LOST ◄───┘    │
+///                                   │   hole,    │
+///                                   │   nonsense │
+///                                   └────────────┘ plausible chain of frames
+/// ```
+pub mod phase {
+    /// No byte was followed yet.
+    pub const NEW: u32 = 0;
+    /// The walker knows in which frame it stands.
+    pub const FOLLOWED: u32 = 1;
+    /// It does not: raw bytes go out, capped.
+    pub const LOST: u32 = 2;
+}
+
+/// What the walker does with the payload of a frame.
+pub mod payload {
+    /// Forward all of it.
+    pub const WHOLE: u32 = 0;
+    /// DATA: forward message prefixes, skip the rest.
+    pub const BODY: u32 = 1;
+    /// DATA whose pad length comes first.
+    pub const PADDED: u32 = 2;
+    /// DATA that is no gRPC message: skip the rest of the frame.
+    pub const OPAQUE: u32 = 3;
+}
+
+/// One direction of a connection.
+#[repr(C)]
+pub struct Direction {
+    /// Taken by whoever changes this struct.
+    pub lock: Lock,
+    /// One of [`phase`].
+    pub phase: u32,
+    /// The next sequence number.
+    pub expected: u32,
+    /// Bytes of a frame header that were gathered, when it straddles segments.
+    pub header_have: u32,
+    /// Payload bytes of the current frame still to come.
+    pub frame_left: u32,
+    /// One of [`payload`].
+    pub frame_payload: u32,
+    /// The current frame ends its stream.
+    pub end_stream: u32,
+    /// Padding bytes behind `frame_left`.
+    pub pad_left: u32,
+    /// The stream whose message is kept here.
+    pub message_stream: u32,
+    /// Bytes of its message still to come.
+    pub message_left: u32,
+    /// Bytes of its message prefix that were gathered.
+    pub prefix_have: u32,
+    /// Skipped bytes before `expected` that no record has told yet.
+    pub untold: u32,
+    /// Where a hole in what came in begins, and that there is one.
+    pub hole: u32,
+    /// See `hole`.
+    pub has_hole: u32,
+    /// A FIN was seen.
+    pub finished: u32,
+    /// Plausible frame headers in a row while lost.
+    pub plausible: u32,
+    /// The gathered frame header.
+    pub header: [u8; 16],
+    /// The gathered message prefix.
+    pub prefix: [u8; 8],
+}
+
+/// One socket.
+#[repr(C)]
+pub struct Connection {
+    /// Its cookie; 0 until it is known.
+    pub cookie: u64,
+    /// Its cgroup's id; 0 until it is known.
+    pub cgroup: u64,
+    /// When connect began, for a client.
+    pub connecting_at: u64,
+    /// From connect to established.
+    pub connect_nanos: u64,
+    /// When the last sample went out.
+    pub sampled_at: u64,
+    /// When the exchange that has not ended began; 0 when there is none.
+    pub asked_at: u64,
+    /// Exchanges since the last sample, summed.
+    pub exchange_nanos: u64,
+    /// The longest of them.
+    pub exchange_max: u64,
+    /// How many.
+    pub exchanges: u32,
+    /// One of `faultline_abi::role`.
+    pub role: u32,
+    /// One of `faultline_abi::protocol`.
+    pub protocol: u32,
+    /// An opened record went out.
+    pub opened: u32,
+    /// A closed record went out.
+    pub closed: u32,
+    /// The connection was established while the programs watched.
+    pub fresh: u32,
+    /// This end sends the questions of exchanges.
+    pub asks: u32,
+    /// Segments with payload while the protocol is unknown.
+    pub tries: u32,
+    /// Totals of the socket when it was first seen.
+    pub base_retransmits: u32,
+    /// See `base_retransmits`.
+    pub base_segments: u32,
+    /// See `base_retransmits`.
+    pub base_acked: u64,
+    /// See `base_retransmits`.
+    pub base_received: u64,
+    /// Exchanges by duration; the last eight places only spare the verifier a proof.
+    pub histogram: [u32; BUCKETS + 8],
+    /// What this end sends.
+    pub sent: Direction,
+    /// What it receives.
+    pub received: Direction,
+}
+
+/// A message that was left unfinished at the end of its DATA frame.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct MessageKey {
+    /// The socket.
+    pub cookie: u64,
+    /// The stream.
+    pub stream: u32,
+    /// The direction.
+    pub direction: u32,
+}
+
+/// Where it stopped.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Message {
+    /// Bytes still to come.
+    pub left: u32,
+    /// Bytes of the prefix that were gathered.
+    pub prefix_have: u32,
+    /// The gathered prefix.
+    pub prefix: [u8; 8],
+}
+
+/// A record's bytes may reach here before it is sent off; the next window still fits behind it.
+pub const FLUSH_AT: u32 = 5_000;
+/// The largest window into a segment. Whole segments up to this size are copied in one piece.
+pub const WINDOW: u32 = 2_048;
+/// The window into larger segments: most of it would be skipped anyway.
+pub const NARROW_WINDOW: u32 = 512;
+/// Room for pieces: a mask away from any position the verifier can imagine.
+pub const AREA: usize = 16_384 + 64;
+
+/// Room to walk one segment and to put its record together.
+#[repr(C)]
+pub struct Scratch {
+    /// Taken by whoever uses this slot.
+    pub lock: Lock,
+    /// Where the payload begins in the packet.
+    pub payload_at: u32,
+    /// Payload bytes.
+    pub length: u32,
+    /// Sequence number of the payload's first byte.
+    pub sequence: u32,
+    /// The walker's place in the payload.
+    pub at: u32,
+    /// First byte of the window.
+    pub window_start: u32,
+    /// End of the window.
+    pub window_end: u32,
+    /// Where the window lies in `bytes`.
+    pub window_out: u32,
+    /// How wide windows are.
+    pub window: u32,
+    /// End of what the record must hold.
+    pub keep_end: u32,
+    /// Where the open piece's head lies in `bytes`; [`NO_PIECE`] when there is none.
+    pub piece: u32,
+    /// Bytes of the record behind its head.
+    pub out: u32,
+    /// Where in the payload the record begins.
+    pub record_start: u32,
+    /// Skipped bytes before the payload that the record tells as well.
+    pub untold: u32,
+    /// One of `faultline_abi::direction`.
+    pub direction: u32,
+    /// The walk had to stop.
+    pub failed: u32,
+    /// When the packet came.
+    pub now: u64,
+    /// The socket.
+    pub cookie: u64,
+    /// The record; its pieces follow in `bytes`.
+    pub record: SegmentRecord,
+    /// Pieces.
+    pub bytes: [u8; AREA],
+}
+
+/// No piece is open.
+pub const NO_PIECE: u32 = u32::MAX;

@@ -1,0 +1,42 @@
+//! Attaches the kernel programs and prints what they see until interrupted: `probes [SECONDS]`.
+#![allow(clippy::print_stdout, reason = "it prints")]
+
+use faultline::sources::probes::{Options, Probes, probe_support};
+use faultline_core::event::Event;
+use std::time::Duration;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let seconds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(3_600);
+    let probes = match Probes::attach(&Options::default()) {
+        Ok(probes) => probes,
+        Err(error) => {
+            for finding in probe_support(None) {
+                println!("{finding:?}");
+            }
+            return Err(error.into());
+        }
+    };
+    println!("{:?}", probes.program_ids());
+    let (events, mut seen) = tokio::sync::mpsc::channel(65_536);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let running = tokio::spawn(probes.run(events, stopped));
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        stop.send_replace(true);
+    });
+    while let Some(event) = seen.recv().await {
+        match event {
+            Event::Segment(s) => {
+                let pieces: Vec<_> = s.pieces.iter().map(|p| (p.offset, p.bytes.len())).collect();
+                println!(
+                    "{} {:?} {:?} seq {} length {} pieces {pieces:?}",
+                    s.at.0, s.connection, s.direction, s.sequence, s.length
+                );
+            }
+            other => println!("{other:?}"),
+        }
+    }
+    running.await??;
+    Ok(())
+}
