@@ -38,7 +38,8 @@ impl Probes {
     pub async fn run(self, events: Sender<Event>, mut stop: watch::Receiver<bool>) -> Result<(), AttachError> {
         let Self { ring, losses, mut programs, kernel_log } = self;
         let log = kernel_log.then(|| aya_log::EbpfLogger::init(&mut programs).ok()).flatten();
-        let mut ring = AsyncFd::register(ring).map_err(|error| AttachError::Load {
+        // SAFETY: the ring owns its descriptor and keeps it open and the same for as long as it lives.
+        let mut ring = unsafe { AsyncFd::register(ring) }.map_err(|error| AttachError::Load {
             reason: format!("the ring buffer cannot be polled: {error}"),
             fix: "run inside a tokio runtime with IO enabled".to_owned(),
         })?;
