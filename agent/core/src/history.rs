@@ -34,6 +34,28 @@ impl History {
         push(self.edges.entry((caller, callee)).or_default(), self.keep, step, window);
     }
 
+    /// Makes one service's windows another's, because the two turned out to be one: where both have a window
+    /// of a step, `into`'s stays.
+    pub fn merge(&mut self, from: ServiceId, into: ServiceId) {
+        if let Some(windows) = self.services.remove(&from) {
+            merge(self.services.entry(into).or_default(), self.keep, windows);
+        }
+        let renamed = |service: ServiceId| if service == from { into } else { service };
+        let edges: Vec<(ServiceId, ServiceId)> = self
+            .edges
+            .keys()
+            .filter(|(caller, callee)| *caller == from || *callee == from)
+            .copied()
+            .collect();
+        for edge in edges {
+            let Some(windows) = self.edges.remove(&edge) else { continue };
+            let (caller, callee) = (renamed(edge.0), renamed(edge.1));
+            if caller != callee {
+                merge(self.edges.entry((caller, callee)).or_default(), self.keep, windows);
+            }
+        }
+    }
+
     /// Forgets what has no window since `oldest`, and returns the services that left.
     pub fn forget_before(&mut self, oldest: Step) -> Vec<ServiceId> {
         let gone: Vec<ServiceId> = self
@@ -107,6 +129,13 @@ fn push<W>(windows: &mut VecDeque<(Step, W)>, keep: usize, step: Step, window: W
     windows.push_back((step, window));
 }
 
+fn merge<W>(windows: &mut VecDeque<(Step, W)>, keep: usize, others: VecDeque<(Step, W)>) {
+    let mut all: BTreeMap<Step, W> = others.into_iter().collect();
+    all.extend(windows.drain(..));
+    let surplus = all.len().saturating_sub(keep);
+    windows.extend(all.into_iter().skip(surplus));
+}
+
 fn within<W>(windows: Option<&VecDeque<(Step, W)>>, steps: Range<Step>) -> impl Iterator<Item = (Step, &W)> {
     windows
         .into_iter()
@@ -121,6 +150,24 @@ fn within<W>(windows: Option<&VecDeque<(Step, W)>>, steps: Range<Step>) -> impl 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_services_become_one() {
+        let (a, b, c) = (ServiceId(1), ServiceId(2), ServiceId(3));
+        let mut history = History::new(Nanos::from_secs(5), 10);
+        for (service, steps) in [(a, 0..4), (b, 3..6)] {
+            for step in steps {
+                let mut window = Window::default();
+                window.set(Signal::CallRate, Some(f64::from(service.0)));
+                history.push(service, Step(step), window);
+                history.push_edge(c, service, Step(step), EdgeWindow::default());
+                history.push_edge(a, b, Step(step), EdgeWindow::default());
+            }
+        }
+        history.merge(a, b);
+        assert_eq!(history.values(b, Signal::CallRate, Step(0)..Step(9)), [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
+        assert_eq!(history.edges().collect::<Vec<_>>(), [(c, b)]);
+    }
 
     #[test]
     fn keeps_the_newest_steps_and_finds_ranges() {

@@ -2,13 +2,14 @@
 //!
 //! No IO, no clock (time is an argument), no threads, no unsafe: the same events give the same report.
 //! Modules in reading order, which is the order in which data flows:
-//! [`units`] → [`event`] → [`h2`] → [`call`] (one finished RPC, put together by [`rpc`]) → [`identity`] (whose
-//! connection is it) → [`window`] → [`history`] → [`encode`] → [`score`] → [`graph`] → [`evidence`] → [`rank`]
+//! [`units`] → [`event`] → [`h2`] → [`call`] (one finished RPC, put together by [`rpc`]) → [`connections`] and [`identity`]
+//! (whose is it) → [`window`] → [`history`] → [`encode`] → [`score`] → [`graph`] → [`evidence`] → [`rank`]
 //! → [`incident`] → [`report`]; [`pipeline`] joins them, [`totals`] keeps what Prometheus counts,
 //! [`recording`] writes and reads events.
 #![forbid(unsafe_code)]
 
 pub mod call;
+pub mod connections;
 pub mod encode;
 pub mod event;
 pub mod evidence;

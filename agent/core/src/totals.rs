@@ -1,8 +1,18 @@
 //! What Prometheus counts: totals since the agent started, by bounded labels. Filled by
 //! [`crate::pipeline`], exported by the agent's metrics output, which adds nothing of its own.
 
-use std::collections::BTreeMap;
+use crate::call::{Call, Method};
+use crate::identity::Name;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Methods that one service serves or calls under their own names. The largest public gRPC APIs have about
+/// a hundred; a client that puts ids into its paths must not make a series of each.
+pub const MAX_METHODS: usize = 200;
+
+/// Series of one map. At 14 buckets and three histograms a series takes half a kilobyte, and a scrape of more
+/// than this is refused by common limits.
+pub const MAX_SERIES: usize = 20_000;
 
 /// Upper bounds of the latency histogram's buckets in seconds (OpenTelemetry's for RPC durations).
 pub const LATENCY_BUCKETS: [f64; 14] =
@@ -54,6 +64,15 @@ impl<const N: usize> Histogram<N> {
         self.count += 1;
         self.sum += value;
     }
+
+    /// Adds all observations of another.
+    pub fn merge(&mut self, other: &Self) {
+        for (bucket, count) in self.buckets.iter_mut().zip(other.buckets) {
+            *bucket += count;
+        }
+        self.count += other.count;
+        self.sum += other.sum;
+    }
 }
 
 /// The labels of one series of calls.
@@ -80,6 +99,47 @@ pub struct CallTotals {
     pub request_bytes: Histogram<14>,
     /// Bytes that the server sent.
     pub response_bytes: Histogram<14>,
+}
+
+impl CallTotals {
+    /// Adds one call.
+    pub fn observe(&mut self, call: &Call) {
+        self.duration.observe(&LATENCY_BUCKETS, call.duration.as_secs_f64());
+        self.request_bytes.observe(&SIZE_BUCKETS, call.request.bytes as f64);
+        self.response_bytes.observe(&SIZE_BUCKETS, call.response.bytes as f64);
+    }
+
+    /// Adds all calls of another.
+    pub fn merge(&mut self, other: &Self) {
+        self.duration.merge(&other.duration);
+        self.request_bytes.merge(&other.request_bytes);
+        self.response_bytes.merge(&other.response_bytes);
+    }
+}
+
+/// The label value of a gRPC status; empty where it is unknown.
+#[must_use]
+pub fn status_name(code: Option<u8>) -> &'static str {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    code.and_then(|code| NAMES.get(usize::from(code)).copied()).unwrap_or("")
 }
 
 /// Totals of one edge that speaks no gRPC.
@@ -119,4 +179,86 @@ pub struct Totals {
     pub tcp: BTreeMap<(Arc<str>, Arc<str>), TcpTotals>,
     /// Resources by service.
     pub resources: BTreeMap<Arc<str>, ResourceTotals>,
+    /// The methods of each service that have their own series.
+    methods: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+}
+
+impl Totals {
+    /// Adds calls to a series of `server` or `client`; returns how many calls lost their method's name to the
+    /// bound.
+    pub fn add_calls(&mut self, server: bool, mut labels: CallLabels, calls: &CallTotals) -> u64 {
+        let methods = self.methods.entry(labels.service.clone()).or_default();
+        let mut nameless = 0;
+        if &*labels.method != Method::OTHER && !methods.contains(&labels.method) {
+            if methods.len() < MAX_METHODS {
+                methods.insert(labels.method.clone());
+            } else {
+                nameless = calls.duration.count;
+                labels.method = Method::OTHER.into();
+            }
+        }
+        let series = if server { &mut self.server } else { &mut self.client };
+        if series.len() >= MAX_SERIES && !series.contains_key(&labels) {
+            nameless = calls.duration.count;
+            labels.method = Method::OTHER.into();
+            labels.peer = Name::OTHER.into();
+        }
+        // Without methods and peers there are at most 18 statuses to each of a bounded number of services.
+        series.entry(labels).or_default().merge(calls);
+        nameless
+    }
+
+    /// The edge's totals, within the bound.
+    pub fn tcp_edge(&mut self, caller: Arc<str>, callee: Arc<str>) -> &mut TcpTotals {
+        let mut edge = (caller, callee);
+        if self.tcp.len() >= MAX_SERIES && !self.tcp.contains_key(&edge) {
+            edge = (Name::OTHER.into(), Name::OTHER.into());
+        }
+        self.tcp.entry(edge).or_default()
+    }
+
+    /// Gives the totals of a service to its new name.
+    pub fn rename(&mut self, old: &Arc<str>, new: &Arc<str>) {
+        let renamed = |name: &Arc<str>| if name == old { new.clone() } else { name.clone() };
+        for series in [&mut self.server, &mut self.client] {
+            for (labels, totals) in extract(series, |labels| labels.service == *old || labels.peer == *old) {
+                let labels =
+                    CallLabels { service: renamed(&labels.service), peer: renamed(&labels.peer), ..labels };
+                series.entry(labels).or_default().merge(&totals);
+            }
+        }
+        for ((caller, callee), totals) in extract(&mut self.tcp, |edge| edge.0 == *old || edge.1 == *old) {
+            self.tcp.entry((renamed(&caller), renamed(&callee))).or_default().merge(&totals);
+        }
+        if let Some(resources) = self.resources.remove(old) {
+            self.resources.entry(new.clone()).or_insert(resources);
+        }
+        if let Some(methods) = self.methods.remove(old) {
+            self.methods.entry(new.clone()).or_default().extend(methods);
+        }
+    }
+
+    /// Drops the series of a service that is gone.
+    pub fn forget(&mut self, service: &Arc<str>) {
+        self.server.retain(|labels, _| labels.service != *service && labels.peer != *service);
+        self.client.retain(|labels, _| labels.service != *service && labels.peer != *service);
+        self.tcp.retain(|edge, _| edge.0 != *service && edge.1 != *service);
+        self.resources.remove(service);
+        self.methods.remove(service);
+    }
+}
+
+/// Takes the entries out whose key is asked for.
+fn extract<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, asked: impl Fn(&K) -> bool) -> Vec<(K, V)> {
+    let keys: Vec<K> = map.keys().filter(|key| asked(key)).cloned().collect();
+    keys.into_iter().filter_map(|key| map.remove_entry(&key)).collect()
+}
+
+impl TcpTotals {
+    fn merge(&mut self, other: &Self) {
+        self.exchanges += other.exchanges;
+        self.seconds += other.seconds;
+        self.failed_connects += other.failed_connects;
+        self.retransmits += other.retransmits;
+    }
 }

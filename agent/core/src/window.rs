@@ -3,6 +3,10 @@
 //! [`Signal`] and [`EdgeSignal`] name each number once, with its unit. Windows are filled from calls, samples
 //! and cgroups in [`crate::pipeline`], kept in [`crate::history`], and judged by roles: nothing behind this
 //! point knows a service's or a framework's name. A signal that was not measured is `None`, never zero.
+//! What a window is summed up from while its step is open lies in [`aggregate`] and [`latency`].
+
+pub mod aggregate;
+pub mod latency;
 
 /// A number of one service over one step. Latencies and sizes are as the service's own end saw them
 /// (its server view).
@@ -178,13 +182,17 @@ signals!(
 /// The signals of one service over one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Window {
-    values: [Option<f64>; Signal::COUNT],
+    /// Bit `i` is set where signal `i` was measured: half the size of an array of options, and a node keeps
+    /// half an hour of windows for each service.
+    measured: u32,
+    values: [f64; Signal::COUNT],
 }
 
 /// The signals of one edge over one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EdgeWindow {
-    values: [Option<f64>; EdgeSignal::COUNT],
+    measured: u32,
+    values: [f64; EdgeSignal::COUNT],
 }
 
 /// Implements reading and writing of one window type by its signal type.
@@ -192,7 +200,7 @@ macro_rules! window {
     ($window:ident, $signal:ident) => {
         impl Default for $window {
             fn default() -> Self {
-                Self { values: [None; $signal::COUNT] }
+                Self { measured: 0, values: [0.0; $signal::COUNT] }
             }
         }
 
@@ -200,13 +208,18 @@ macro_rules! window {
             /// The signal's value, where it was measured.
             #[must_use]
             pub fn get(&self, signal: $signal) -> Option<f64> {
-                self.values.get(signal as usize).copied().flatten()
+                let place = signal as usize;
+                self.values.get(place).copied().filter(|_| self.measured & (1 << place) != 0)
             }
 
             /// Sets a signal; what is not finite is not measured.
             pub fn set(&mut self, signal: $signal, value: Option<f64>) {
-                if let Some(place) = self.values.get_mut(signal as usize) {
-                    *place = value.filter(|v| v.is_finite());
+                let value = value.filter(|value| value.is_finite());
+                let place = signal as usize;
+                if let Some(slot) = self.values.get_mut(place) {
+                    // A value that was not measured is stored as zero, so that equal windows compare equal.
+                    *slot = value.unwrap_or(0.0);
+                    self.measured = self.measured & !(1 << place) | u32::from(value.is_some()) << place;
                 }
             }
         }
@@ -233,7 +246,10 @@ mod tests {
     #[test]
     fn what_is_not_finite_is_not_measured() {
         let mut window = Window::default();
+        window.set(Signal::LatencyP50, Some(3.0));
+        assert_eq!(window.get(Signal::LatencyP50), Some(3.0));
         window.set(Signal::LatencyP50, Some(f64::NAN));
         assert_eq!(window.get(Signal::LatencyP50), None);
+        assert_eq!(window, Window::default());
     }
 }

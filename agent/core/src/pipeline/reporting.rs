@@ -1,0 +1,232 @@
+//! Puts the report of a step together. The pipeline's state flows in, a [`Report`] flows out; nothing is
+//! decided here but wording and order.
+
+use super::Pipeline;
+use crate::event::Protocol;
+use crate::graph::EdgeKind;
+use crate::rank::Blame;
+use crate::report::{
+    self, Baseline, Coverage, EdgeReport, Evidence, MissingPart, Report, ServiceReport, ServiceState, State,
+    Suspect,
+};
+use crate::score::Score;
+use crate::units::{ServiceId, Step};
+use crate::window::{EdgeSignal, EdgeWindow, Signal, Window};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Steps of a service's trend.
+const TREND_STEPS: u64 = 30;
+
+/// Suspects of a ranking that are told; whoever reads on after fifty has no ranking to speak of.
+const MAX_SUSPECTS: usize = 50;
+
+/// While an incident is open, whoever has at least this share of the first suspect's score is one too.
+const SUSPECT_SHARE: f64 = 0.5;
+
+/// A service that is so unusual is marked, incident or not.
+const UNUSUAL: f64 = 0.005;
+
+/// What was found out about a step.
+pub(super) struct Findings<'a> {
+    /// Which.
+    pub(super) step: Step,
+    /// Its end, seconds since the Unix epoch.
+    pub(super) at: f64,
+    /// The model's scores.
+    pub(super) scores: &'a BTreeMap<ServiceId, Score>,
+    /// Who is masked, and why.
+    pub(super) masked: &'a BTreeMap<ServiceId, String>,
+    /// Suspects, best first.
+    pub(super) ranking: Vec<Suspect>,
+}
+
+/// Names the services of a ranking.
+pub(super) fn suspects(blames: &[Blame], name: impl Fn(ServiceId) -> String) -> Vec<Suspect> {
+    let evidence = |blame: &Blame| {
+        let told = blame.evidence.iter().map(|reason| Evidence {
+            family: reason.family.to_owned(),
+            signal: reason.signal.to_owned(),
+            peer: reason.peer.map(&name),
+            value: Some(reason.value).filter(|value| value.is_finite()),
+            baseline: reason.baseline.filter(|value| value.is_finite()),
+            weight: reason.weight,
+            text: reason.text.clone(),
+        });
+        told.collect()
+    };
+    blames
+        .iter()
+        .take(MAX_SUSPECTS)
+        .map(|blame| Suspect { service: name(blame.service), score: blame.score, evidence: evidence(blame) })
+        .collect()
+}
+
+impl Pipeline {
+    /// The report of a step.
+    pub(super) fn report(&self, findings: Findings<'_>) -> Report {
+        let services: Vec<ServiceReport> = self
+            .world
+            .services
+            .by_name()
+            .filter_map(|(name, id)| self.service(name, id, &findings))
+            .collect();
+        let mut edges: Vec<EdgeReport> =
+            self.ledger.edges.keys().map(|edge| self.edge(*edge, findings.step)).collect();
+        edges.sort_by(|a, b| (&a.caller, &a.callee).cmp(&(&b.caller, &b.callee)));
+        Report {
+            version: report::VERSION,
+            at: findings.at,
+            step_seconds: self.settings.step_length.as_secs_f64(),
+            node: self.node.to_string(),
+            state: self.state(),
+            baseline: Baseline { steps: self.baseline_steps, needed: self.settings.baseline_steps },
+            services,
+            edges,
+            incident: self.incidents.open.clone(),
+            past_incidents: self.incidents.past.iter().cloned().collect(),
+            ranking: findings.ranking,
+            coverage: self.coverage(),
+            missing: self.missing(),
+            model: self.scorer.digest().map(str::to_owned),
+        }
+    }
+
+    fn state(&self) -> State {
+        if self.incidents.open.is_some() {
+            State::Incident
+        } else if self.baseline_steps < self.settings.baseline_steps {
+            State::WarmingUp
+        } else {
+            State::Normal
+        }
+    }
+
+    /// A service, if it was there in the recent past.
+    fn service(&self, name: &Arc<str>, id: ServiceId, findings: &Findings<'_>) -> Option<ServiceReport> {
+        let life = self.ledger.lives.get(&id)?;
+        let window = self.history.windows(id, findings.step..Step(findings.step.0 + 1)).next();
+        let absent = Window::default();
+        let window = window.map_or(&absent, |(_, window)| window);
+        let score = findings.scores.get(&id);
+        let masked = findings.masked.get(&id).cloned();
+        let state = if masked.is_some() {
+            ServiceState::Masked
+        } else if life.steps < self.settings.baseline_steps {
+            ServiceState::WarmingUp
+        } else if self.is_suspect(name, score, &findings.ranking) {
+            ServiceState::Suspect
+        } else {
+            ServiceState::Normal
+        };
+        let namespace = self.world.services.name(id).and_then(|name| name.namespace.as_deref());
+        Some(ServiceReport {
+            name: name.to_string(),
+            namespace: namespace.map(str::to_owned),
+            kind: life.kind(),
+            state,
+            masked,
+            call_rate: window.get(Signal::CallRate),
+            error_ratio: window.get(Signal::ErrorRatio),
+            latency_p50_ms: window.get(Signal::LatencyP50),
+            latency_p95_ms: window.get(Signal::LatencyP95),
+            latency_p99_ms: window.get(Signal::LatencyP99),
+            self_time_ms: window.get(Signal::SelfTime),
+            in_flight: window.get(Signal::InFlight),
+            cpu_millicores: window.get(Signal::CpuMillicores),
+            memory_bytes: window.get(Signal::Memory),
+            score: score.map(|score| score.error).filter(|error| error.is_finite()),
+            p_value: score.and_then(|score| score.p_value).filter(|p| p.is_finite()),
+            trend: self.trend(id, findings.step),
+            calls_total: life.served,
+            calls_made_total: life.made,
+        })
+    }
+
+    fn is_suspect(&self, name: &Arc<str>, score: Option<&Score>, ranking: &[Suspect]) -> bool {
+        let unusual = score.and_then(|score| score.p_value).is_some_and(|p| p <= UNUSUAL);
+        let first = ranking.first().map_or(0.0, |suspect| suspect.score);
+        let blamed = || {
+            ranking.iter().any(|suspect| {
+                suspect.service == **name && suspect.score > 0.0 && suspect.score >= first * SUSPECT_SHARE
+            })
+        };
+        unusual || self.incidents.open.is_some() && blamed()
+    }
+
+    fn trend(&self, id: ServiceId, step: Step) -> Vec<Option<f64>> {
+        let first = (step.0 + 1).saturating_sub(TREND_STEPS);
+        let mut trend = vec![None; TREND_STEPS as usize];
+        for (at, window) in self.history.windows(id, Step(first)..Step(step.0 + 1)) {
+            let place = at.0.saturating_sub(first) as usize;
+            if let Some(value) = trend.get_mut(place) {
+                *value = window.get(Signal::LatencyP95).or_else(|| window.get(Signal::LatencyP50));
+            }
+        }
+        trend
+    }
+
+    fn edge(&self, edge: (ServiceId, ServiceId), step: Step) -> EdgeReport {
+        let window = self.history.edge_windows(edge.0, edge.1, step..Step(step.0 + 1)).next();
+        let absent = EdgeWindow::default();
+        let window = window.map_or(&absent, |(_, window)| window);
+        let life = self.ledger.edges.get(&edge);
+        let protocol = if life.is_some_and(|life| life.kind == EdgeKind::Grpc) { "grpc" } else { "tcp" };
+        EdgeReport {
+            caller: self.world.services.text(edge.0).to_string(),
+            callee: self.world.services.text(edge.1).to_string(),
+            protocol: protocol.to_owned(),
+            call_rate: window.get(EdgeSignal::CallRate),
+            error_ratio: window.get(EdgeSignal::ErrorRatio),
+            client_p50_ms: window.get(EdgeSignal::ClientP50),
+            client_p95_ms: window.get(EdgeSignal::ClientP95),
+            server_p50_ms: window.get(EdgeSignal::ServerP50),
+            wire_time_ms: window.get(EdgeSignal::WireTime),
+            rtt_ms: window.get(EdgeSignal::Rtt),
+            retransmit_ratio: window.get(EdgeSignal::RetransmitRatio),
+            calls_total: life.map_or(0, |life| life.calls),
+        }
+    }
+
+    fn coverage(&self) -> Coverage {
+        let mut connections: BTreeMap<String, u64> =
+            ["http2", "tls", "other", "unknown"].map(|name| (name.to_owned(), 0)).into();
+        for (_, connection) in self.world.connections.iter().filter(|(_, end)| end.closed.is_none()) {
+            let name = match connection.protocol {
+                Protocol::Http2 => "http2",
+                Protocol::Tls => "tls",
+                Protocol::Other => "other",
+                Protocol::Unknown => "unknown",
+            };
+            *connections.entry(name.to_owned()).or_default() += 1;
+        }
+        Coverage {
+            connections,
+            calls: self.seen.calls,
+            unresolved_methods: self.seen.unresolved_methods,
+            unknown_status: self.seen.unknown_status,
+            lost: self.seen.lost.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect(),
+        }
+    }
+
+    /// Missing parts as sources said, and the model if it gives no scores.
+    fn missing(&self) -> Vec<MissingPart> {
+        let mut parts: Vec<MissingPart> = self
+            .missing
+            .values()
+            .map(|missing| MissingPart {
+                part: missing.part.to_string(),
+                reason: missing.reason.to_string(),
+                fix: missing.fix.to_string(),
+            })
+            .collect();
+        if let Some(reason) = self.scorer.failure() {
+            parts.push(MissingPart {
+                part: "model".to_owned(),
+                reason: reason.to_owned(),
+                fix: "check the model file and ONNX Runtime with `faultline check`".to_owned(),
+            });
+        }
+        parts
+    }
+}
