@@ -1,10 +1,25 @@
 //! Whether to page. Windows and a ranking flow in step by step, a [`Verdict`] flows out; one incident is
 //! open at a time, and whatever else breaks meanwhile belongs to it.
+//!
+//! A step is bad where a [`signs::Sign`] shows: users are hurt at an entry service, or a service shows strong
+//! evidence of its own. A sign that lasts opens an incident; quiet steps close it.
+//!
+//! ```text
+//!            a sign lasted as long as its kind must
+//!   Normal ──────────────────────────────────────────► open (baseline frozen)
+//!     ▲                                                  │
+//!     └────────────── `close_after` quiet steps ─────────┘   then the baseline starts anew behind it
+//! ```
+
+mod signs;
+#[cfg(test)]
+mod tests;
 
 use crate::graph::ServiceGraph;
 use crate::history::History;
 use crate::rank::Blame;
 use crate::units::{ServiceId, Step};
+use signs::{Kind, Sign};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -20,15 +35,37 @@ pub struct Settings {
     pub recent: u64,
     /// While an incident is open the steps to explain grow up to this.
     pub recent_open: u64,
-    /// So many bad steps in a row open an incident.
+    /// A breach at an entry service for so many steps in a row opens an incident; evidence that users may
+    /// not feel needs one more.
     pub open_after: u64,
     /// So many quiet steps in a row close it.
     pub close_after: u64,
+    /// After an incident the old baseline serves until so many steps behind it can.
+    pub renew_after: u64,
+    /// The baseline stays frozen at most so long: what lasts longer is the new normal.
+    pub freeze: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lag: 6, reference: 240, recent: 3, recent_open: 12, open_after: 2, close_after: 6 }
+        Self {
+            lag: 6,
+            reference: 120,
+            recent: 3,
+            recent_open: 12,
+            open_after: 2,
+            close_after: 6,
+            renew_after: 24,
+            freeze: 120,
+        }
+    }
+}
+
+impl Settings {
+    /// How many steps of history a detector may look back.
+    #[must_use]
+    pub fn history_steps(&self) -> u64 {
+        self.reference + self.lag + self.freeze + self.close_after + self.renew_after
     }
 }
 
@@ -71,26 +108,110 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Detector {
     settings: Settings,
-    opened: Option<Step>,
+    state: State,
+    /// For how many steps in a row each sign has shown; bounded by services and kinds.
+    lasting: BTreeMap<(ServiceId, Kind), u64>,
+}
+
+/// Where a detector is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No incident; after one, its end.
+    Normal { closed: Option<Ended> },
+    /// An incident is open since `opened`; for `quiet` steps nothing has shown.
+    Open { opened: Step, quiet: u64 },
+}
+
+/// An incident that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ended {
+    opened: Step,
+    closed: Step,
 }
 
 impl Detector {
     /// A detector that has seen nothing.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, opened: None }
+        Self { settings, state: State::Normal { closed: None }, lasting: BTreeMap::new() }
     }
 
     /// Which steps are the baseline and which are to be explained at the end of `step`: what to ask
-    /// [`crate::rank::rank`] before [`Detector::step`]. The baseline is frozen while an incident is open.
+    /// [`crate::rank::rank`] before [`Detector::step`]. The baseline is frozen while an incident is open,
+    /// and never holds the steps of one.
     #[must_use]
     pub fn reference_and_recent(&self, step: Step) -> (Range<Step>, Range<Step>) {
-        reference_and_recent(step, &self.settings, self.opened)
+        let (reference, recent) = match self.state {
+            State::Open { opened, .. } => reference_and_recent(step, &self.settings, Some(opened)),
+            State::Normal { closed: Some(ended) } => {
+                let (reference, recent) = reference_and_recent(step, &self.settings, None);
+                if step.0 < ended.closed.0 + self.settings.renew_after {
+                    (reference_and_recent(ended.opened, &self.settings, None).0, recent)
+                } else {
+                    (reference.start.max(Step(ended.closed.0 + 1))..reference.end, recent)
+                }
+            }
+            State::Normal { closed: None } => reference_and_recent(step, &self.settings, None),
+        };
+        (reference, recent)
+    }
+
+    /// Whether an incident is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
     }
 
     /// Judges one step.
-    pub fn step(&mut self, _seen: &Observation<'_>) -> Verdict {
-        Verdict::Normal
+    pub fn step(&mut self, seen: &Observation<'_>) -> Verdict {
+        if seen.warming {
+            self.lasting.clear();
+            return Verdict::Normal;
+        }
+        let reference = self.reference_and_recent(seen.step).0;
+        let signs = signs::of_step(seen, &reference);
+        self.count(&signs);
+        match self.state {
+            State::Normal { .. } => self.try_open(seen.step, signs),
+            State::Open { opened, .. } if !signs.is_empty() => {
+                self.state = State::Open { opened, quiet: 0 };
+                Verdict::Ongoing
+            }
+            State::Open { opened, quiet } if quiet + 1 < self.settings.close_after => {
+                self.state = State::Open { opened, quiet: quiet + 1 };
+                Verdict::Ongoing
+            }
+            State::Open { opened, .. } => {
+                self.state = State::Normal { closed: Some(Ended { opened, closed: seen.step }) };
+                self.lasting.clear();
+                Verdict::Closed
+            }
+        }
+    }
+
+    fn count(&mut self, signs: &[Sign]) {
+        let lasting = std::mem::take(&mut self.lasting);
+        self.lasting = signs
+            .iter()
+            .map(|sign| {
+                let key = (sign.service, sign.kind);
+                (key, lasting.get(&key).map_or(1, |steps| steps + 1))
+            })
+            .collect();
+    }
+
+    fn try_open(&mut self, step: Step, signs: Vec<Sign>) -> Verdict {
+        let lasted = |sign: &Sign| {
+            let steps = self.lasting.get(&(sign.service, sign.kind)).copied().unwrap_or(0);
+            steps >= self.settings.open_after + sign.kind.extra_steps()
+        };
+        match signs.into_iter().find(lasted) {
+            Some(sign) => {
+                self.state = State::Open { opened: step, quiet: 0 };
+                Verdict::Open { reason: sign.reason, service: sign.service }
+            }
+            None => Verdict::Normal,
+        }
     }
 }
 
@@ -103,14 +224,16 @@ pub fn reference_and_recent(
     opened: Option<Step>,
 ) -> (Range<Step>, Range<Step>) {
     let end = step.0 + 1;
-    let anchor = opened.unwrap_or(step).0 + 1;
+    // A baseline frozen for too long thaws: it then follows at a distance.
+    let anchor = opened.map_or(end, |opened| (opened.0 + 1).max(end.saturating_sub(settings.freeze)));
     let reference_end = anchor.saturating_sub(settings.lag);
+    let newest = end.saturating_sub(settings.recent);
     let first_recent = match opened {
         Some(opened) => (opened.0 + 1)
             .saturating_sub(settings.open_after)
             .max(end.saturating_sub(settings.recent_open))
-            .min(end.saturating_sub(settings.recent)),
-        None => end.saturating_sub(settings.recent),
+            .min(newest),
+        None => newest,
     };
     (
         Step(reference_end.saturating_sub(settings.reference))..Step(reference_end),

@@ -17,6 +17,8 @@ mod errors;
 mod latency;
 mod resources;
 #[cfg(test)]
+pub(crate) mod synthetic;
+#[cfg(test)]
 mod tests;
 mod view;
 mod waiting;
@@ -102,7 +104,7 @@ fn subtract_the_machine(evidence: &mut Evidence, view: &View<'_>) {
         return;
     }
     let shared = median(&measured).unwrap_or(0.0);
-    for reason in evidence.values_mut().flatten() {
+    for reason in evidence.values_mut().flatten().filter(|reason| reason.family == "self") {
         reason.weight = (reason.weight - shared).max(0.0);
     }
 }
@@ -115,8 +117,8 @@ fn strongest(reasons: &[Reason]) -> f64 {
 fn model(view: &View<'_>, evidence: &mut Evidence) {
     for (service, surprise) in view.question.scores {
         let explained = view
-            .callees_outside(*service)
-            .filter_map(|callee| view.question.scores.get(&callee).copied())
+            .leaving(*service)
+            .filter_map(|(_, callee)| view.question.scores.get(&callee).copied())
             .fold(0.0, f64::max);
         let weight = ((surprise - explained) * MODEL_WEIGHT).min(MODEL_MOST);
         if weight > 0.0 {

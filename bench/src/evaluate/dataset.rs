@@ -8,8 +8,9 @@ use super::names::{self, Meaning};
 use anyhow::{Context, Result, anyhow};
 use faultline_core::graph::{EdgeKind, ServiceGraph};
 use faultline_core::units::ServiceId;
-use faultline_core::window::{EdgeWindow, Signal, Window};
+use faultline_core::window::{EdgeSignal, EdgeWindow, Signal, Window};
 use flate2::read::GzDecoder;
+use petgraph::Direction::Incoming;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,15 @@ pub(super) struct Dataset {
     pub(super) faults: Vec<Fault>,
     pub(super) names: Names,
     pub(super) graph: ServiceGraph,
+    /// Other names of services, such as their load balancers', with the callers that use them.
+    aliases: Vec<Alias>,
+}
+
+/// A name under which callers know a service: what is measured there is their view of it.
+struct Alias {
+    name: ServiceId,
+    service: ServiceId,
+    callers: Vec<ServiceId>,
 }
 
 /// `meta.json`, as far as it matters here.
@@ -59,12 +69,24 @@ pub(super) struct Fault {
     pub(super) ref_episode: String,
     pub(super) ref_start: f64,
     pub(super) ref_end: f64,
+    /// When someone noticed, where that is known.
+    #[serde(default)]
+    alarm_time: Option<f64>,
+}
+
+impl Fault {
+    /// Where the windows to explain begin: with the window in which the alarm was raised, else at the start.
+    pub(super) fn first_bad(&self, step: f64) -> f64 {
+        self.alarm_time.map_or(self.start, |alarm| (alarm - step / 2.0).clamp(self.start, self.end))
+    }
 }
 
 #[derive(Deserialize)]
 struct GraphRow {
     caller: String,
     callee: String,
+    #[serde(default)]
+    kind: String,
 }
 
 #[derive(Deserialize)]
@@ -130,12 +152,18 @@ impl Dataset {
         let faults: Vec<Fault> = rows(&faults_file)?.collect::<Result<_>>()?;
         let mut names = Names::default();
         let mut graph = ServiceGraph::new();
+        let mut aliases = BTreeMap::new();
         for row in rows::<GraphRow>(&dir.join("graph.csv"))? {
             let row = row?;
+            if row.kind == "alias" {
+                aliases.insert(names.id(&row.caller), names.id(&row.callee));
+                continue;
+            }
             let (caller, callee) = (names.id(&row.caller), names.id(&row.callee));
             graph.add_edge(caller, callee, EdgeKind::Grpc);
         }
-        Ok(Self { dir: dir.to_owned(), meta, faults, names, graph })
+        let aliases = resolve(&mut graph, aliases);
+        Ok(Self { dir: dir.to_owned(), meta, faults, names, graph, aliases })
     }
 
     /// An episode's windows; `suffix` chooses the time base: empty, or `_10s`. `None` if the episode has no
@@ -181,7 +209,31 @@ impl Dataset {
                 }
             }
         }
+        self.turn_aliases_into_edges(&mut windows);
         Ok(Some(windows))
+    }
+
+    /// What is measured at an alias is its callers' view of the service: an edge, not a service of its own.
+    fn turn_aliases_into_edges(&self, windows: &mut Windows) {
+        const VIEWS: [(Signal, EdgeSignal); 5] = [
+            (Signal::CallRate, EdgeSignal::CallRate),
+            (Signal::ErrorRatio, EdgeSignal::ErrorRatio),
+            (Signal::LatencyP50, EdgeSignal::ClientP50),
+            (Signal::LatencyP95, EdgeSignal::ClientP95),
+            (Signal::LatencyMean, EdgeSignal::ClientMean),
+        ];
+        for alias in &self.aliases {
+            let Some(series) = windows.services.remove(&alias.name) else { continue };
+            for caller in &alias.callers {
+                let edge = windows.edges.entry((*caller, alias.service)).or_default();
+                for (timestamp, window) in &series {
+                    let view = edge.entry(*timestamp).or_default();
+                    for (signal, edge_signal) in VIEWS {
+                        view.set(edge_signal, window.get(signal));
+                    }
+                }
+            }
+        }
     }
 
     /// What users' probes measure is the entry service's, where its own end does not measure the same.
@@ -200,6 +252,19 @@ impl Dataset {
             }
         }
     }
+}
+
+/// Replaces an alias in the graph by the service that it names.
+fn resolve(graph: &mut ServiceGraph, aliases: BTreeMap<ServiceId, ServiceId>) -> Vec<Alias> {
+    let resolved = aliases.into_iter().map(|(name, service)| {
+        let callers: Vec<ServiceId> = graph.neighbors_directed(name, Incoming).collect();
+        graph.remove_node(name);
+        for caller in &callers {
+            graph.add_edge(*caller, service, EdgeKind::Grpc);
+        }
+        Alias { name, service, callers }
+    });
+    resolved.collect()
 }
 
 /// The rows of a CSV file, decompressed if its name ends in `.gz`.

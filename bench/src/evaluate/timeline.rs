@@ -4,6 +4,7 @@
 use super::dataset::{Fault, Windows};
 use faultline_core::history::History;
 use faultline_core::units::{Nanos, Step};
+use faultline_core::window::{EdgeSignal, EdgeWindow, Signal, Window};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -40,7 +41,7 @@ impl Timeline {
             place.fill(&mut history, windows, step, to_middle);
             return Self {
                 reference: place.range(fault.ref_start, fault.ref_end, step),
-                recent: place.range(fault.start, fault.end, step),
+                recent: place.range(fault.first_bad(step), fault.end, step),
                 history,
             };
         }
@@ -52,7 +53,7 @@ impl Timeline {
         after.fill(&mut history, windows, step, to_middle);
         Self {
             reference: before.range(fault.ref_start, fault.ref_end, step),
-            recent: after.range(fault.start, fault.end, step),
+            recent: after.range(fault.first_bad(step), fault.end, step),
             history,
         }
     }
@@ -70,17 +71,33 @@ impl Place {
 
     fn fill(&self, history: &mut History, windows: &Windows, step: f64, to_middle: f64) {
         for (service, series) in &windows.services {
+            let mut steps: BTreeMap<Step, Window> = BTreeMap::new();
             for (place, window) in self.wanted(series, to_middle, step) {
-                history.push(*service, place, window.clone());
+                let merged = steps.entry(place).or_default();
+                for signal in Signal::ALL {
+                    merged.set(signal, window.get(signal).or_else(|| merged.get(signal)));
+                }
+            }
+            for (place, window) in steps {
+                history.push(*service, place, window);
             }
         }
         for ((caller, callee), series) in &windows.edges {
+            let mut steps: BTreeMap<Step, EdgeWindow> = BTreeMap::new();
             for (place, window) in self.wanted(series, to_middle, step) {
-                history.push_edge(*caller, *callee, place, window.clone());
+                let merged = steps.entry(place).or_default();
+                for signal in EdgeSignal::ALL {
+                    merged.set(signal, window.get(signal).or_else(|| merged.get(signal)));
+                }
+            }
+            for (place, window) in steps {
+                history.push_edge(*caller, *callee, place, window);
             }
         }
     }
 
+    /// The windows whose middle lies in the place, each with its step; scrapes jitter by a second, so two
+    /// of them may share a step.
     fn wanted<'w, W>(
         &self,
         series: &'w BTreeMap<i64, W>,

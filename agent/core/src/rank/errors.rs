@@ -88,9 +88,9 @@ pub(super) fn collect(view: &View<'_>, evidence: &mut Evidence) {
 fn own_share(view: &View<'_>, service: ServiceId, own: Failures) -> f64 {
     let mut explained = 0.0;
     let (mut callees, mut measured) = (0, 0);
-    for callee in view.callees_outside(service) {
+    for (caller, callee) in view.leaving(service) {
         callees += 1;
-        let failures = of_edge(view, service, callee)
+        let failures = of_edge(view, caller, callee)
             .or_else(|| (!view.is_masked(callee)).then(|| of_service(view, callee)).flatten());
         if let Some(failures) = failures {
             measured += 1;
@@ -141,8 +141,8 @@ fn unseen_by_the_callee(
 }
 
 fn downstream(view: &View<'_>, service: ServiceId) -> f64 {
-    view.callees_outside(service)
-        .filter_map(|callee| of_edge(view, service, callee).or_else(|| of_service(view, callee)))
+    view.leaving(service)
+        .filter_map(|(caller, callee)| of_edge(view, caller, callee).or_else(|| of_service(view, callee)))
         .map(Failures::excess)
         .sum()
 }

@@ -58,13 +58,13 @@ fn explained(
     signal: Signal,
     edge_signal: EdgeSignal,
 ) -> f64 {
-    view.callees_outside(service)
-        .map(|callee| {
-            let seen = view.edge_change(service, callee, edge_signal, LATENCY).map(Change::difference);
+    view.leaving(service)
+        .map(|(caller, callee)| {
+            let seen = view.edge_change(caller, callee, edge_signal, LATENCY).map(Change::difference);
             let slowed = seen.unwrap_or_else(|| {
                 let other_statistic = STATISTICS
                     .iter()
-                    .filter_map(|(_, other, _)| view.edge_change(service, callee, *other, LATENCY))
+                    .filter_map(|(_, other, _)| view.edge_change(caller, callee, *other, LATENCY))
                     .map(Change::difference)
                     .fold(0.0, f64::max);
                 let callee_shows = if view.is_masked(callee) {
@@ -74,7 +74,7 @@ fn explained(
                 };
                 callee_shows.max(other_statistic)
             });
-            slowed.max(0.0) * view.calls_a_request(service, callee)
+            slowed.max(0.0) * view.calls_a_request(caller, callee)
         })
         .sum()
 }

@@ -20,6 +20,8 @@ pub(super) struct View<'q> {
     pub(super) callees_first: Vec<ServiceId>,
     /// Which cycle (strongly connected component) a service belongs to.
     cycle: BTreeMap<ServiceId, usize>,
+    /// The services of each cycle.
+    members: Vec<Vec<ServiceId>>,
     /// Every suspect: with windows or known from the graph.
     services: BTreeSet<ServiceId>,
 }
@@ -30,14 +32,14 @@ impl<'q> View<'q> {
         services.extend(question.graph.nodes());
         let mut callees_first = Vec::new();
         let mut cycle = BTreeMap::new();
+        let mut cycles = Vec::new();
         for (index, members) in tarjan_scc(question.graph).into_iter().enumerate() {
-            for member in members {
-                cycle.insert(member, index);
-                callees_first.push(member);
-            }
+            callees_first.extend(&members);
+            cycle.extend(members.iter().map(|member| (*member, index)));
+            cycles.push(members);
         }
         callees_first.extend(services.iter().filter(|service| !question.graph.contains_node(**service)));
-        Self { question, callees_first, cycle, services }
+        Self { question, callees_first, cycle, members: cycles, services }
     }
 
     pub(super) fn services(&self) -> impl Iterator<Item = ServiceId> + '_ {
@@ -52,10 +54,16 @@ impl<'q> View<'q> {
         self.question.graph.neighbors_directed(service, Incoming).filter(move |caller| *caller != service)
     }
 
-    /// The callees that may explain a service: those that do not call it back, over however many others.
-    pub(super) fn callees_outside(&self, service: ServiceId) -> impl Iterator<Item = ServiceId> + '_ {
-        let own = self.cycle.get(&service);
-        self.callees(service).filter(move |callee| self.cycle.get(callee) != own)
+    /// The edges whose callees may explain a service: those that leave its cycle. Services that call each
+    /// other in a circle count as one, so each is explained by what any of them calls.
+    pub(super) fn leaving(&self, service: ServiceId) -> impl Iterator<Item = (ServiceId, ServiceId)> + '_ {
+        let own = self.cycle.get(&service).copied();
+        let members = own.and_then(|own| self.members.get(own)).map_or(&[][..], Vec::as_slice);
+        members.iter().flat_map(move |member| {
+            self.callees(*member)
+                .filter(move |callee| self.cycle.get(callee).copied() != own)
+                .map(move |callee| (*member, callee))
+        })
     }
 
     pub(super) fn is_masked(&self, service: ServiceId) -> bool {

@@ -17,9 +17,9 @@ pub(super) fn collect(view: &View<'_>, evidence: &mut Evidence) {
         }
         // A call waits at most as long as the one that it waits for, so the longest explains, not the sum.
         let explained = view
-            .callees_outside(*service)
-            .filter_map(|callee| {
-                let edge = view.edge_change(*service, callee, EdgeSignal::OldestUnanswered, WAITING);
+            .leaving(*service)
+            .filter_map(|(caller, callee)| {
+                let edge = view.edge_change(caller, callee, EdgeSignal::OldestUnanswered, WAITING);
                 edge.or_else(|| Some(waits.get(&callee)?.0)).map(Change::difference)
             })
             .fold(0.0, f64::max);
