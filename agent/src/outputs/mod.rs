@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod metrics;
+pub mod recording;
 
 use arc_swap::ArcSwapOption;
 use faultline_core::report::Report;

@@ -9,8 +9,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The kernel programs, as `cargo xtask probes` built them.
-pub(super) static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../agent-ebpf/built/faultline-probes.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../agent-ebpf/built/faultline-probes.o"
+));
 
 /// Small enough for any node, large enough for a second of 100 thousand small segments.
 const DEFAULT_RING: u32 = 8 << 20;
@@ -38,7 +40,9 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// There is no cgroup v2 mount.
-    #[error("/proc/self/mountinfo names no cgroup v2 mount: mount one (mount -t cgroup2 none /sys/fs/cgroup) or name it with --cgroup-root")]
+    #[error(
+        "/proc/self/mountinfo names no cgroup v2 mount: mount one (mount -t cgroup2 none /sys/fs/cgroup) or name it with --cgroup-root"
+    )]
     NoCgroupRoot,
     /// The cgroup v2 mount cannot be opened.
     #[error("cannot open the cgroup {}: {source}: check --cgroup-root, and that the path is mounted into this container", path.display())]
@@ -92,7 +96,8 @@ impl Probes {
             Some(path) => path.clone(),
             None => support::cgroup_root().ok_or(AttachError::NoCgroupRoot)?,
         };
-        let root = File::open(&path).map_err(|source| AttachError::CgroupRoot { path: path.clone(), source })?;
+        let root =
+            File::open(&path).map_err(|source| AttachError::CgroupRoot { path: path.clone(), source })?;
         let mut programs = load(options)?;
         attach_sockets(&mut programs, &root, &path)?;
         attach_packets(&mut programs, &root, &path, "faultline_ingress", CgroupSkbAttachType::Ingress)?;
@@ -131,10 +136,7 @@ fn attach_sockets(programs: &mut Ebpf, root: &File, path: &Path) -> Result<(), A
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| not_ours(&NAME))?;
     program.load().map_err(|error| refused(&error))?;
-    program
-        .attach(root, CgroupAttachMode::Single)
-        .map(drop)
-        .map_err(|error| not_attached(NAME, path, &error))
+    program.attach(root, CgroupAttachMode::Single).map(drop).map_err(|error| not_attached(NAME, path, &error))
 }
 
 fn attach_packets(

@@ -35,7 +35,11 @@ impl Probes {
     ///
     /// # Errors
     /// [`AttachError`] when the ring buffer cannot be polled (outside a tokio runtime with IO).
-    pub async fn run(self, events: Sender<Event>, mut stop: watch::Receiver<bool>) -> Result<(), AttachError> {
+    pub async fn run(
+        self,
+        events: Sender<Event>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), AttachError> {
         let Self { ring, losses, mut programs, kernel_log } = self;
         let log = kernel_log.then(|| aya_log::EbpfLogger::init(&mut programs).ok()).flatten();
         // SAFETY: the ring owns its descriptor and keeps it open and the same for as long as it lives.
@@ -91,7 +95,8 @@ async fn empty(ring: &mut RingBuf<MapData>, out: &mut Outlet) {
         }
         let mut batch = bytes.freeze();
         for length in lengths {
-            let event = parse(&batch.split_to(length)).unwrap_or_else(|_| lost(LossReason::MalformedRecord, 1));
+            let event =
+                parse(&batch.split_to(length)).unwrap_or_else(|_| lost(LossReason::MalformedRecord, 1));
             out.send(event).await;
         }
         // Other tasks of this thread get their turn even when the ring never gets empty.

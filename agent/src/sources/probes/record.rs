@@ -22,7 +22,9 @@ const LONGEST_SEGMENT: u32 = 4 << 20;
 
 /// A record that this agent does not understand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a kernel record of {length} bytes does not fit its kind: the attached programs are not this agent's")]
+#[error(
+    "a kernel record of {length} bytes does not fit its kind: the attached programs are not this agent's"
+)]
 pub struct MalformedRecord {
     /// Bytes of the record.
     pub length: usize,

@@ -1,0 +1,69 @@
+//! What this machine allows flows in, findings and an exit status flow out: 0 only if `run` would work.
+
+use crate::config::Config;
+use crate::sources::probes::{Finding, probe_support};
+use serde_json::json;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// Looks at everything that `run` needs and prints what it finds.
+///
+/// # Errors
+/// Never; the findings are the answer.
+pub fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
+    let mut findings = probe_support(config.cgroup_root.as_deref());
+    findings.push(port(config));
+    let works = findings.iter().all(|finding| finding.ok || !finding.required);
+    if as_json {
+        print_json(&findings, works);
+    } else {
+        print_text(&findings, works);
+    }
+    Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn port(config: &Config) -> Finding {
+    let listen = config.listen;
+    let (ok, detail, fix) = match std::net::TcpListener::bind(listen) {
+        Ok(_) => (true, format!("{listen} is free"), String::new()),
+        Err(error) => (
+            false,
+            format!("cannot listen on {listen}: {error}"),
+            "if an agent runs already, this is it; else choose another with --listen".to_owned(),
+        ),
+    };
+    Finding { part: "port", ok, required: true, detail, fix }
+}
+
+fn print_json(findings: &[Finding], works: bool) {
+    let findings: Vec<_> = findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "part": finding.part,
+                "ok": finding.ok,
+                "required": finding.required,
+                "detail": finding.detail,
+                "fix": finding.fix,
+            })
+        })
+        .collect();
+    println!("{}", json!({ "works": works, "findings": findings }));
+}
+
+fn print_text(findings: &[Finding], works: bool) {
+    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    for finding in findings {
+        let (word, colour) = match (finding.ok, finding.required) {
+            (true, _) => ("ok", "\x1b[32m"),
+            (false, true) => ("MISSING", "\x1b[1;31m"),
+            (false, false) => ("without", "\x1b[33m"),
+        };
+        let (on, off) = if coloured { (colour, "\x1b[0m") } else { ("", "") };
+        println!("{on}{word:<8}{off} {:<14} {}", finding.part, finding.detail);
+        if !finding.fix.is_empty() {
+            println!("{:24}to do: {}", "", finding.fix);
+        }
+    }
+    println!("{}", if works { "`faultline run` works here." } else { "`faultline run` does not work here." });
+}

@@ -1,0 +1,194 @@
+//! Joins the parts: the only file that knows all of them. Sources fill one bounded queue, one task owns the
+//! pipeline, outputs read what it publishes.
+
+mod watch;
+
+use crate::config::Config;
+use crate::outputs::recording::Recorder;
+use crate::outputs::{Published, http};
+use crate::sources::probes::{Options, Probes, clock};
+use anyhow::{Context, bail};
+use faultline_core::event::{Event, Started};
+use faultline_core::pipeline::Pipeline;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch as signalled};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+use watch::Watch;
+
+/// Events between sources and pipeline: a tenth of a second at 100,000 segments/s, tens of megabytes at
+/// most. When it is full the sources wait or count a loss; they never hold up the kernel.
+const QUEUE: usize = 16_384;
+
+/// One thread drains the kernel's ring while another closes a step.
+const THREADS: usize = 2;
+
+/// The last events and the recording's end are written within this, or not at all.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What the agent runs for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To serve what it sees, until it is stopped.
+    Serve,
+    /// To write a recording, for a time or until it is stopped; opens no port.
+    Record(Option<Duration>),
+}
+
+/// Runs the agent until a signal, the end of its time, or a failure.
+///
+/// # Errors
+/// When a required part cannot be had or breaks: each error says which, and what to do.
+pub fn run(config: Config, purpose: Purpose) -> anyhow::Result<()> {
+    log_to_stderr(&config.log)?;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    let result = runtime.block_on(start(Arc::new(config), purpose));
+    // A request that never ends must not keep the agent.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+async fn start(config: Arc<Config>, purpose: Purpose) -> anyhow::Result<()> {
+    let mut signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // What can be refused is tried first, while nothing has to be undone.
+    let listener = match purpose {
+        Purpose::Serve => Some(listen(config.listen).await?),
+        Purpose::Record(_) => None,
+    };
+    let probes = Probes::attach(&Options {
+        cgroup_root: config.cgroup_root.clone(),
+        ring_bytes: config.ring_size,
+        ..Options::default()
+    })?;
+    let recorder = config.record.as_deref().map(|path| Recorder::start(path, &config)).transpose()?;
+
+    let published = Arc::new(Published::default());
+    let (stop, stopped) = signalled::channel(false);
+    let (sender, events) = mpsc::channel(QUEUE);
+    let pipeline = pipeline(&config, recorder, &published, events, &sender).await?;
+    let mut tasks = JoinSet::new();
+    sources(&mut tasks, probes, &config, sender, &stopped).await;
+    if let Some(listener) = listener {
+        info!(node = %config.node, "watching; http://{}/ shows the map", listener.local_addr()?);
+        let mut stopped = stopped.clone();
+        let until = async move {
+            let _closed = stopped.wait_for(|stop| *stop).await;
+        };
+        tasks.spawn(async move {
+            http::serve_until(listener, published, until).await.context("the HTTP output broke")
+        });
+    }
+
+    let ended = tokio::select! {
+        _ = signals.0.recv() => Ok(()),
+        _ = signals.1.recv() => Ok(()),
+        () = over(purpose) => Ok(()),
+        Some(task) = tasks.join_next() => broken(task),
+    };
+    info!("stopping");
+    let _nobody = stop.send(true);
+    farewell(tasks, pipeline).await.and(ended)
+}
+
+/// Starts the task that owns the pipeline.
+async fn pipeline(
+    config: &Arc<Config>,
+    recorder: Option<Recorder>,
+    published: &Arc<Published>,
+    events: mpsc::Receiver<Event>,
+    sender: &mpsc::Sender<Event>,
+) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+    let started = Started { at: clock::now(), unix_zero: clock::unix_zero(), node: Arc::clone(&config.node) };
+    sender.send(Event::Started(started)).await.context("the queue is closed")?;
+    let model = None;
+    let pipeline = Pipeline::new(config.settings.clone(), model);
+    let watch = Watch::new(pipeline, Arc::clone(config), Arc::clone(published), recorder);
+    Ok(tokio::spawn(watch.drive(events, clock::now)))
+}
+
+/// Starts the sources; the queue ends when the last of them does.
+async fn sources(
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    probes: Probes,
+    config: &Config,
+    sender: mpsc::Sender<Event>,
+    stopped: &signalled::Receiver<bool>,
+) {
+    let _ = config;
+    tasks.spawn({
+        let (sender, stopped) = (sender.clone(), stopped.clone());
+        async move { probes.run(sender, stopped).await.context("the kernel's records cannot be read") }
+    });
+}
+
+/// The port, or an error that says who could have it.
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => anyhow::anyhow!(
+            "cannot listen on {address}: the port is in use, perhaps by another agent; choose one with --listen"
+        ),
+        ErrorKind::PermissionDenied => anyhow::anyhow!(
+            "cannot listen on {address}: not permitted; choose a port from 1024 on with --listen"
+        ),
+        _ => anyhow::anyhow!("cannot listen on {address}: {error}; give an address of this host with --listen"),
+    })
+}
+
+async fn over(purpose: Purpose) {
+    match purpose {
+        Purpose::Record(Some(time)) => tokio::time::sleep(time).await,
+        Purpose::Serve | Purpose::Record(None) => std::future::pending().await,
+    }
+}
+
+/// A task that ends before it is told to is a failure, whatever it says.
+fn broken(task: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {
+    match task {
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(())) => bail!("a source ended by itself; start the agent again and report this with its log"),
+        Err(error) => Err(error).context("a part of the agent broke; start it again and report this"),
+    }
+}
+
+/// Waits for what was seen to be handled and the recording to be finished.
+async fn farewell(
+    mut tasks: JoinSet<anyhow::Result<()>>,
+    pipeline: JoinHandle<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let all = async {
+        while let Some(task) = tasks.join_next().await {
+            task.context("a part of the agent broke")??;
+        }
+        pipeline.await.context("the pipeline broke")?
+    };
+    match tokio::time::timeout(FAREWELL, all).await {
+        Ok(result) => result,
+        Err(_) => bail!("the agent did not end within {} s; the recording may be cut", FAREWELL.as_secs()),
+    }
+}
+
+fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+    let parsed = EnvFilter::try_new(filter).with_context(|| {
+        format!("--log is `{filter}`, but must be a level or a filter such as `faultline=debug`")
+    })?;
+    let colours =
+        std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    // A second subscriber cannot be: this process has set none before.
+    let _set = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .try_init();
+    Ok(())
+}
