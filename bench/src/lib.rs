@@ -1,3 +1,16 @@
-//! The playground's parts that read files: rankings and anomaly scores of data sets.
+//! The playground: a gRPC system of real stacks that breaks on command and knows what broke.
+//! A topology comes in; processes, load, faults and the truth about them go out. `evaluate` reads data
+//! sets, this one's and public ones, and ranks and scores them.
 
+pub mod brief;
+pub mod cgroups;
 pub mod evaluate;
+pub mod faults;
+pub mod load;
+pub mod random;
+pub mod run;
+pub mod service;
+
+pub mod stacks;
+pub mod topology;
+pub mod truth;

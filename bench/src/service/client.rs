@@ -1,0 +1,138 @@
+//! Calls to other services: one long-lived connection each, a deadline a call, a line of truth a call.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use http::uri::PathAndQuery;
+use prost::Message;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+use super::Parcel;
+use crate::brief::{CallSpec, Peer};
+use crate::truth::{Lines, Sent, unix_ms};
+
+/// Connections to all services that this process calls.
+#[derive(Clone)]
+pub struct Peers {
+    channels: BTreeMap<String, Channel>,
+    sent: Lines,
+}
+
+impl Peers {
+    /// Connections are made at the first call and made again when they break.
+    pub fn new(peers: &BTreeMap<String, Peer>, sent: Lines) -> anyhow::Result<Self> {
+        let mut channels = BTreeMap::new();
+        for (name, peer) in peers {
+            let endpoint = Endpoint::from_shared(format!("http://{}", peer.address))
+                .and_then(|endpoint| endpoint.user_agent("playground"))
+                .with_context(|| format!("{} is no address", peer.address))?;
+            let origin = format!("http://{}", peer.authority);
+            let origin = origin.parse().with_context(|| format!("{origin} is no authority"))?;
+            channels.insert(name.clone(), endpoint.origin(origin).connect_lazy());
+        }
+        Ok(Self { channels, sent })
+    }
+
+    /// One unary call. A caller that gives up resets the stream, so that the server hears of it.
+    pub async fn call(&self, call: &CallSpec) -> Result<(), Status> {
+        let channel = self.channels.get(&call.peer);
+        let channel = channel.ok_or_else(|| Status::internal(format!("no peer {}", call.peer)))?.clone();
+        let path = PathAndQuery::try_from(call.path.as_str());
+        let path = path.map_err(|error| Status::internal(error.to_string()))?;
+        let deadline = Duration::from_millis(u64::from(call.deadline_ms));
+        let parcel = Parcel { payload: vec![b'x'; call.request_bytes as usize] };
+        let request_bytes = parcel.encoded_len() as u64;
+        let mut request = Request::new(parcel);
+        request.set_timeout(deadline);
+        let t_ms = unix_ms();
+        let started = Instant::now();
+        let calling = async {
+            let mut grpc = tonic::client::Grpc::new(channel);
+            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            grpc.unary(request, path, ProstCodec::<Parcel, Parcel>::default()).await
+        };
+        let answer = match tokio::time::timeout(deadline, calling).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Status::deadline_exceeded(format!("{} ms passed", call.deadline_ms))),
+        };
+        self.sent.write(&Sent {
+            t_ms,
+            callee: call.peer.clone(),
+            method: call.path.clone(),
+            status: code_name(answer.as_ref().err().map_or(Code::Ok, Status::code)).into(),
+            request_bytes,
+            response_bytes: answer.as_ref().map_or(0, |answer| answer.get_ref().encoded_len() as u64),
+            seconds: started.elapsed().as_secs_f64(),
+        });
+        answer.map(|_| ()).map_err(|status| {
+            Status::new(status.code(), format!("{}{}: {}", call.peer, call.path, status.message()))
+        })
+    }
+}
+
+/// The `grpc-timeout` header: up to eight digits and a unit.
+pub fn parse_timeout(text: &str) -> Option<Duration> {
+    let split = text.len().checked_sub(1)?;
+    let (digits, unit) = (text.get(..split)?, text.get(split..)?);
+    let value: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3_600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+/// Names of the gRPC status codes, in order of their numbers.
+pub const CODE_NAMES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// A status code's name in capitals, as the specification writes it.
+pub fn code_name(code: Code) -> &'static str {
+    usize::try_from(code as i32).ok().and_then(|number| CODE_NAMES.get(number)).copied().unwrap_or("UNKNOWN")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_in_every_unit() {
+        assert_eq!(parse_timeout("1S"), Some(Duration::from_secs(1)));
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_timeout("999999u"), Some(Duration::from_micros(999_999)));
+        assert_eq!(parse_timeout("2M"), Some(Duration::from_secs(120)));
+        assert_eq!(parse_timeout("x"), None);
+        assert_eq!(parse_timeout(""), None);
+    }
+
+    #[test]
+    fn code_names_follow_the_numbers() {
+        assert_eq!(code_name(Code::Ok), "OK");
+        assert_eq!(code_name(Code::Unavailable), "UNAVAILABLE");
+        assert_eq!(code_name(Code::Unauthenticated), "UNAUTHENTICATED");
+    }
+}

@@ -1,0 +1,212 @@
+//! What really happened: one JSON line per served or sent call, written by every process of the
+//! playground, and read back to count and to make a data set.
+//!
+//! A served call is counted from the moment its handler starts, so that a call whose caller gave up
+//! is there too: its line says `"ended":false`. A call that was cancelled before the server's library
+//! started the handler is not a served call; it is in the caller's file only.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Watchers of a run see a call at most this late.
+pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
+
+/// One served call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Served {
+    /// When the handler started, Unix milliseconds.
+    pub t_ms: u64,
+    /// The wire path.
+    pub method: String,
+    /// The gRPC status name that was answered; for a call that did not end, what the server knows
+    /// (`CANCELLED`, `DEADLINE_EXCEEDED`), or none when it still ran as the run ended.
+    pub status: Option<String>,
+    /// Whether the handler ran to its end.
+    pub ended: bool,
+    /// Protobuf bytes of the request, without the five bytes of the gRPC prefix.
+    pub request_bytes: u64,
+    /// Protobuf bytes of the response; 0 when there was none.
+    pub response_bytes: u64,
+    /// From the handler's start to its end, seconds.
+    pub seconds: f64,
+}
+
+/// One call as its caller saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sent {
+    /// When it was sent, Unix milliseconds.
+    pub t_ms: u64,
+    /// The called service.
+    pub callee: String,
+    /// The wire path.
+    pub method: String,
+    /// The gRPC status name that the caller got.
+    pub status: String,
+    /// Protobuf bytes of the request.
+    pub request_bytes: u64,
+    /// Protobuf bytes of the response; 0 when there was none.
+    pub response_bytes: u64,
+    /// From sending to the answer, seconds.
+    pub seconds: f64,
+}
+
+/// Unix time now, milliseconds.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Unix time now, seconds.
+pub fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// A file of JSON lines that many tasks write; lines are whole, and flushed by `flush`.
+#[derive(Clone)]
+pub struct Lines {
+    file: Arc<Mutex<BufWriter<File>>>,
+}
+
+impl Lines {
+    /// Appends, so that a service that was started again keeps what it served before.
+    pub fn append(path: &Path) -> std::io::Result<Self> {
+        let file = File::options().create(true).append(true).open(path)?;
+        Ok(Self { file: Arc::new(Mutex::new(BufWriter::new(file))) })
+    }
+
+    /// Adds one line. A full disk loses lines, not the service.
+    pub fn write<T: Serialize>(&self, line: &T) {
+        if let Ok(mut text) = serde_json::to_vec(line) {
+            text.push(b'\n');
+            drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&text));
+        }
+    }
+
+    /// Makes what was written visible.
+    pub fn flush(&self) {
+        drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).flush());
+    }
+}
+
+/// A served call in progress. Dropped without `end`, it becomes a line with `"ended":false`: that is
+/// how a server library tells a handler that its caller is gone.
+pub struct ServedGuard {
+    lines: Lines,
+    line: Option<Served>,
+    started: Instant,
+    deadline: Option<Duration>,
+}
+
+impl ServedGuard {
+    /// The handler starts now; `deadline` is what the caller allows.
+    pub fn start(lines: &Lines, method: &str, request_bytes: u64, deadline: Option<Duration>) -> Self {
+        let line = Served {
+            t_ms: unix_ms(),
+            method: method.into(),
+            status: None,
+            ended: false,
+            request_bytes,
+            response_bytes: 0,
+            seconds: 0.0,
+        };
+        Self { lines: lines.clone(), line: Some(line), started: Instant::now(), deadline }
+    }
+
+    /// The handler ran to its end.
+    pub fn end(mut self, status: &str, response_bytes: u64) {
+        if let Some(mut line) = self.line.take() {
+            line.status = Some(status.into());
+            line.ended = true;
+            line.response_bytes = response_bytes;
+            line.seconds = self.started.elapsed().as_secs_f64();
+            self.lines.write(&line);
+        }
+    }
+}
+
+impl Drop for ServedGuard {
+    fn drop(&mut self) {
+        if let Some(mut line) = self.line.take() {
+            let elapsed = self.started.elapsed();
+            let late = self.deadline.is_some_and(|deadline| elapsed >= deadline);
+            line.status = Some(if late { "DEADLINE_EXCEEDED" } else { "CANCELLED" }.into());
+            line.seconds = elapsed.as_secs_f64();
+            self.lines.write(&line);
+        }
+    }
+}
+
+/// Reads a file of JSON lines; a last line that a killed process cut short is skipped.
+pub fn read_lines<T: for<'a> Deserialize<'a>>(path: &Path) -> std::io::Result<Vec<T>> {
+    let mut found = Vec::new();
+    for line in BufReader::new(File::open(path)?).lines() {
+        if let Ok(line) = serde_json::from_str(&line?) {
+            found.push(line);
+        }
+    }
+    Ok(found)
+}
+
+/// Calls per service: served ones from `truth/<service>.jsonl`.
+pub fn count_served(out: &Path, services: &[String]) -> BTreeMap<String, u64> {
+    let count = |name: &String| {
+        let lines = read_lines::<Served>(&out.join("truth").join(format!("{name}.jsonl")));
+        (name.clone(), lines.map_or(0, |lines| lines.len() as u64))
+    };
+    services.iter().map(count).collect()
+}
+
+/// Calls per service as their callers count them: `sent/*.jsonl` and `truth/loadgen.jsonl`.
+pub fn count_sent(out: &Path, services: &[String]) -> BTreeMap<String, u64> {
+    let mut counts: BTreeMap<String, u64> = services.iter().map(|name| (name.clone(), 0)).collect();
+    let files = services.iter().map(|name| out.join("sent").join(format!("{name}.jsonl")));
+    for file in files.chain([out.join("truth/loadgen.jsonl")]) {
+        for sent in read_lines::<Sent>(&file).unwrap_or_default() {
+            if let Some(count) = counts.get_mut(&sent.callee) {
+                *count += 1;
+            }
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn calls_count_from_their_start_whatever_becomes_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("truth")).unwrap();
+        let path = folder.path().join("truth/cart.jsonl");
+        let lines = Lines::append(&path).unwrap();
+        ServedGuard::start(&lines, "/a.A/B", 10, None).end("OK", 20);
+        drop(ServedGuard::start(&lines, "/a.A/B", 10, None));
+        drop(ServedGuard::start(&lines, "/a.A/B", 10, Some(Duration::ZERO)));
+        lines.flush();
+        let read: Vec<Served> = read_lines(&path).unwrap();
+        let shown: Vec<(Option<&str>, bool, u64)> =
+            read.iter().map(|line| (line.status.as_deref(), line.ended, line.response_bytes)).collect();
+        assert_eq!(
+            shown,
+            [(Some("OK"), true, 20), (Some("CANCELLED"), false, 0), (Some("DEADLINE_EXCEEDED"), false, 0)]
+        );
+        assert_eq!(count_served(folder.path(), &["cart".into(), "absent".into()])["cart"], 3);
+    }
+
+    #[test]
+    fn a_line_cut_short_is_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.jsonl");
+        let whole = r#"{"t_ms":1,"callee":"a","method":"/m","status":"OK","request_bytes":1,"response_bytes":2,"seconds":0.5}"#;
+        std::fs::write(&path, format!("{whole}\n{}", &whole[..30])).unwrap();
+        assert_eq!(read_lines::<Sent>(&path).unwrap().len(), 1);
+    }
+}
