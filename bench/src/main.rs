@@ -1,9 +1,11 @@
 //! The command line of the playground; what the commands do is in the library.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use playground::{cgroups, evaluate, faults, load, run, service, stacks, topology};
+use playground::random::Random;
+use playground::topology::Topology;
+use playground::{cgroups, evaluate, faults, load, run, service, stacks};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -18,15 +20,24 @@ enum Command {
     Run(run::Flags),
     /// Show which fault fits which service
     Faults {
-        /// The topology file
+        /// The topology file [default: the online boutique]
         #[arg(long)]
-        topology: PathBuf,
+        topology: Option<PathBuf>,
         /// Print every pair (the default, and the only thing to do)
         #[arg(long)]
         list: bool,
         /// Print a JSON list instead of plain lines
         #[arg(long)]
         json: bool,
+    },
+    /// Check a topology and a schedule without starting anything
+    Check {
+        /// The topology file
+        #[arg(long)]
+        topology: PathBuf,
+        /// The schedule of faults
+        #[arg(long)]
+        faults: Option<PathBuf>,
     },
     /// Rank the faults of a data set
     Evaluate(evaluate::Evaluate),
@@ -63,7 +74,8 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(flags) => run::run(&flags),
-        Command::Faults { topology, list: _, json } => list_faults(&topology, json),
+        Command::Faults { topology, list: _, json } => list_faults(topology.as_deref(), json),
+        Command::Check { topology, faults } => check(&topology, faults.as_deref()),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Setup(flags) => stacks::setup::setup(&flags),
         Command::Service { spec } => service::serve(&spec),
@@ -73,8 +85,20 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-fn list_faults(path: &std::path::Path, json: bool) -> anyhow::Result<()> {
-    let pairs = faults::pairs(&topology::Topology::read(path)?);
+fn check(topology: &Path, schedule: Option<&Path>) -> anyhow::Result<()> {
+    let topology = Topology::read(topology)?;
+    if let Some(schedule) = schedule {
+        faults::schedule::read(schedule, &topology, &mut Random::seeded(0)).map_err(anyhow::Error::msg)?;
+    }
+    Ok(())
+}
+
+fn list_faults(path: Option<&Path>, json: bool) -> anyhow::Result<()> {
+    let topology = match path {
+        Some(path) => Topology::read(path)?,
+        None => Topology::boutique()?,
+    };
+    let pairs = faults::pairs(&topology);
     if json {
         let pairs: Vec<_> = pairs
             .iter()

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     fn boutique() -> Topology {
-        Topology::parse("b.toml", include_str!("../../topologies/online-boutique.toml")).unwrap()
+        Topology::boutique().unwrap()
     }
 
     #[test]

@@ -35,6 +35,7 @@ const fn a_minute() -> f64 {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(alias = "fault")]
     faults: Vec<Wanted>,
 }
 
@@ -98,8 +99,7 @@ mod tests {
     use super::*;
 
     fn read(file: &str, text: &str) -> Result<Vec<Fault>, String> {
-        let boutique = include_str!("../../topologies/online-boutique.toml");
-        let topology = Topology::parse("b.toml", boutique).unwrap();
+        let topology = Topology::boutique().unwrap();
         parse(file, text, &topology, &mut Random::seeded(1))
     }
 

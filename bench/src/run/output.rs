@@ -72,7 +72,7 @@ impl Output {
     fn event(&self, mut event: Value) -> f64 {
         let now = unix_seconds();
         if let Some(fields) = event.as_object_mut() {
-            fields.insert("t".into(), json!(now));
+            fields.insert("at".into(), json!(now));
         }
         self.events.write(&event);
         self.events.flush();
@@ -132,7 +132,7 @@ impl Output {
     pub(super) fn second(&mut self, second: &Second, show_every: u64) -> anyhow::Result<()> {
         let mut line = serde_json::to_value(second)?;
         if let Some(fields) = line.as_object_mut() {
-            fields.insert("t".into(), json!(unix_seconds()));
+            fields.insert("at".into(), json!(unix_seconds()));
         }
         self.load.write(&line);
         self.load.flush();
@@ -154,7 +154,7 @@ impl Output {
         let now = unix_seconds();
         for (service, (cpu_seconds, memory_bytes)) in usage {
             self.usage.write(&json!({
-                "t": now, "service": service, "cpu_seconds": cpu_seconds, "memory_bytes": memory_bytes,
+                "at": now, "service": service, "cpu_seconds": cpu_seconds, "memory_bytes": memory_bytes,
             }));
         }
         self.usage.flush();

@@ -193,6 +193,11 @@ impl Topology {
         Self::parse(&file, &text)
     }
 
+    /// The shipped topology.
+    pub fn boutique() -> Result<Self, Invalid> {
+        Self::parse("online-boutique.toml", include_str!("../../topologies/online-boutique.toml"))
+    }
+
     /// Checks a file's text; `file` names it in errors and tells JSON from TOML.
     pub fn parse(file: &str, text: &str) -> Result<Self, Invalid> {
         check::resolve(file, raw::parse(file, text)?)

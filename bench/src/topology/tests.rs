@@ -124,7 +124,7 @@ fn an_absent_file_says_so() {
 
 #[test]
 fn the_boutique_has_ten_services_in_four_stacks_and_three_redis() {
-    let topology = Topology::parse("b.toml", include_str!("../../topologies/online-boutique.toml")).unwrap();
+    let topology = Topology::boutique().unwrap();
     assert_eq!(topology.services.len(), 10);
     assert_eq!(topology.redis, ["redis-cart", "redis-catalog", "redis-session"]);
     let count = |stack| topology.services.values().filter(|service| service.stack == stack).count();
