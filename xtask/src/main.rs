@@ -8,6 +8,7 @@ mod house;
 mod kernels;
 mod offline;
 mod parts;
+mod probes;
 mod process;
 mod setup;
 mod test;

@@ -106,7 +106,7 @@ pub(crate) const KERNEL_COMPILER: Part = Part {
 pub(crate) const LINKER: Part = Part {
     name: "bpf-linker",
     purpose: "linking agent-ebpf",
-    found: || house::tools().join("bpf-linker").is_file(),
+    found: || house::which("bpf-linker").is_some(),
     source: Source::Steps(
         "cargo install bpf-linker --no-default-features --features llvm-22 (about 90 s)",
         install_linker,

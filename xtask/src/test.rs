@@ -2,7 +2,7 @@
 
 use crate::process::{cargo, run};
 use crate::setup::{self, Purpose, step};
-use crate::{demo, kernels};
+use crate::{demo, house, kernels, probes};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use std::time::Instant;
@@ -113,9 +113,9 @@ fn need_root(stage: &str) -> Result<()> {
 /// `cargo xtask probes`: builds the kernel object and puts it where the agent embeds it.
 pub(crate) fn build_probes() -> Result<()> {
     setup::ensure(Purpose::Probes)?;
-    bail!("not wired")
+    probes::ship(house::root())
 }
 
 fn verify_probes() -> Result<()> {
-    bail!("not wired")
+    probes::verify(house::root())
 }
