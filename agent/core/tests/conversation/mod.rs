@@ -1,6 +1,7 @@
 //! A client and a server of the `h2` crate talk through a pipe whose bytes are tapped at the client's end; what
 //! they said is kept beside the bytes, so that a test can ask the decoder the same.
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(let_underscore_drop, reason = "what a peer says no more of is of no interest")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use bytes::{BufMut, Bytes, BytesMut};

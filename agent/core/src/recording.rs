@@ -1,1 +1,0 @@
-//! Recordings: the events behind the decoder, and the ticks, as length-delimited protobuf messages.
