@@ -3,7 +3,7 @@
 use clap::Parser;
 use faultline::cli::{Cli, Command};
 use faultline::config::{Config, Invalid};
-use faultline::{check, run, top};
+use faultline::{check, run, sources, top};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let config = Config { record: Some(flags.file), ..Config::resolve(flags.run)? };
             run::run(config, run::Purpose::Record(flags.seconds.map(Duration::from_secs)))
         }
-        Command::Replay(flags) => Err(anyhow::anyhow!("cannot replay {}", flags.file.display())),
+        Command::Replay(flags) => sources::replay::print(&flags),
         Command::Top(flags) => top::run(&flags),
         Command::Check(flags) => return check::run(&Config::resolve(flags.run)?, flags.json),
     }?;

@@ -4,12 +4,13 @@
 mod watch;
 
 use crate::config::Config;
-use crate::outputs::recording::Recorder;
+use crate::outputs::recording::{self, Recorder};
 use crate::outputs::{Published, http};
 use crate::sources::probes::{Options, Probes, clock};
 use anyhow::{Context, bail};
 use faultline_core::event::{Event, Started};
 use faultline_core::pipeline::Pipeline;
+use faultline_core::score::Model;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,12 +72,11 @@ async fn start(config: Arc<Config>, purpose: Purpose) -> anyhow::Result<()> {
         ring_bytes: config.ring_size,
         ..Options::default()
     })?;
-    let recorder = config.record.as_deref().map(|path| Recorder::start(path, &config)).transpose()?;
 
     let published = Arc::new(Published::default());
     let (stop, stopped) = signalled::channel(false);
     let (sender, events) = mpsc::channel(QUEUE);
-    let pipeline = pipeline(&config, recorder, &published, events, &sender).await?;
+    let pipeline = pipeline(&config, &published, events, &sender).await?;
     let mut tasks = JoinSet::new();
     sources(&mut tasks, probes, &config, sender, &stopped).await;
     if let Some(listener) = listener {
@@ -104,14 +104,15 @@ async fn start(config: Arc<Config>, purpose: Purpose) -> anyhow::Result<()> {
 /// Starts the task that owns the pipeline.
 async fn pipeline(
     config: &Arc<Config>,
-    recorder: Option<Recorder>,
     published: &Arc<Published>,
     events: mpsc::Receiver<Event>,
     sender: &mpsc::Sender<Event>,
 ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
     let started = Started { at: clock::now(), unix_zero: clock::unix_zero(), node: Arc::clone(&config.node) };
     sender.send(Event::Started(started)).await.context("the queue is closed")?;
-    let model = None;
+    let model: Option<Box<dyn Model>> = None;
+    let header = recording::header(&config.settings, model.as_deref());
+    let recorder = config.record.as_deref().map(|path| Recorder::start(path, &header)).transpose()?;
     let pipeline = Pipeline::new(config.settings.clone(), model);
     let watch = Watch::new(pipeline, Arc::clone(config), Arc::clone(published), recorder);
     Ok(tokio::spawn(watch.drive(events, clock::now)))

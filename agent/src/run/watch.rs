@@ -2,10 +2,11 @@
 //! of each step, and every input of the pipeline goes to the recording, if there is one.
 
 use crate::config::Config;
-use crate::outputs::recording::{Item, Recorder};
+use crate::outputs::recording::Recorder;
 use crate::outputs::{Published, Snapshot};
 use faultline_core::event::{Event, Missing};
 use faultline_core::pipeline::Pipeline;
+use faultline_core::recording::Item;
 use faultline_core::report::Report;
 use faultline_core::units::{Nanos, Timestamp};
 use std::sync::Arc;
@@ -103,7 +104,7 @@ impl Watch {
 
     /// A recording that could not be written ends where it is; the agent goes on without it and says so.
     fn drop_failed_recorder(&mut self, at: Timestamp) {
-        let Some(reason) = self.recorder.as_ref().and_then(Recorder::failure) else {
+        let Some(reason) = self.recorder.as_ref().and_then(Recorder::failure).map(str::to_owned) else {
             return;
         };
         error!("{reason}; the agent goes on without a recording");

@@ -10,6 +10,7 @@ mod view;
 
 use crate::cli::TopFlags;
 use anyhow::Context;
+use faultline_core::report::Report;
 use fetch::{Agent, Poller};
 use ratatui::crossterm::event;
 use ratatui::crossterm::event::Event;
@@ -31,7 +32,7 @@ pub fn run(flags: &TopFlags) -> anyhow::Result<()> {
         return print(text.trim_end());
     }
     if flags.once {
-        return print(plain::text(&agent.wait_for_report()?, view::Theme::of_output()).trim_end());
+        return print(plain_text(&agent.wait_for_report()?).trim_end());
     }
     if !stdout().is_terminal() {
         anyhow::bail!("standard output is no terminal; use `faultline top --once` or `--json` here");
@@ -41,6 +42,12 @@ pub fn run(flags: &TopFlags) -> anyhow::Result<()> {
     let result = live(&mut terminal, agent);
     ratatui::restore();
     result
+}
+
+/// A report as plain text, as `--once` prints it; colours only on a terminal.
+#[must_use]
+pub fn plain_text(report: &Report) -> String {
+    plain::text(report, view::Theme::of_output())
 }
 
 fn live(terminal: &mut ratatui::DefaultTerminal, agent: Agent) -> anyhow::Result<()> {
