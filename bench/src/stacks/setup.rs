@@ -75,6 +75,7 @@ const fn files(stack: Stack) -> &'static [(&'static str, &'static str)] {
         ],
         Stack::Go => &[
             ("main.go", include_str!("../../stacks/go/main.go")),
+            ("work.go", include_str!("../../stacks/go/work.go")),
             ("redis.go", include_str!("../../stacks/go/redis.go")),
             ("go.mod", include_str!("../../stacks/go/go.mod")),
             ("go.sum", include_str!("../../stacks/go/go.sum")),
