@@ -115,7 +115,15 @@ unsafe fn on_connection(
             // SAFETY: checked just now.
             unsafe {
                 let tcp = &*tcp;
-                sample(c, now, tcp.srtt_us, tcp.total_retrans, tcp.segs_out, tcp.bytes_acked, tcp.bytes_received);
+                sample(
+                    c,
+                    now,
+                    tcp.srtt_us,
+                    tcp.total_retrans,
+                    tcp.segs_out,
+                    tcp.bytes_acked,
+                    tcp.bytes_received,
+                );
             }
         }
         if ended {

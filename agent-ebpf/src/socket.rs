@@ -78,15 +78,7 @@ unsafe fn state_changed(ops: *mut bpf_sock_ops, c: &mut Connection, now: u64) {
             connect_failed(ops, c, now);
         } else if c.opened != 0 && c.closed == 0 {
             let ops = &*ops;
-            sample(
-                c,
-                now,
-                ops.srtt_us,
-                ops.total_retrans,
-                ops.segs_out,
-                ops.bytes_acked,
-                ops.bytes_received,
-            );
+            sample(c, now, ops.srtt_us, ops.total_retrans, ops.segs_out, ops.bytes_acked, ops.bytes_received);
             closed(c, now);
         }
     }
@@ -146,12 +138,7 @@ pub fn opened(
         return;
     };
     entry.write(OpenedRecord {
-        head: Head {
-            kind: kind::OPENED,
-            size: size_of::<OpenedRecord>() as u32,
-            at: now,
-            cookie: c.cookie,
-        },
+        head: Head { kind: kind::OPENED, size: size_of::<OpenedRecord>() as u32, at: now, cookie: c.cookie },
         cgroup: c.cgroup,
         connect_nanos: c.connect_nanos,
         role: c.role,
