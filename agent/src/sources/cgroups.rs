@@ -38,7 +38,7 @@ const SLOW: u64 = 5;
 
 /// There is nothing to read.
 #[derive(Debug, thiserror::Error)]
-pub enum NoCgroups {
+pub enum DiscoverError {
     /// No mount was found.
     #[error(
         "/proc/self/mountinfo names no cgroup v2 mount: mount one (mount -t cgroup2 none /sys/fs/cgroup) \
@@ -86,11 +86,11 @@ impl Cgroups {
     ///
     /// # Errors
     /// When there is no v2 hierarchy or it cannot be read.
-    pub fn discover(root: Option<&Path>) -> Result<Self, NoCgroups> {
+    pub fn discover(root: Option<&Path>) -> Result<Self, DiscoverError> {
         let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let mounts = Mounts::find(&mountinfo, root).ok_or(NoCgroups::NoMount)?;
+        let mounts = Mounts::find(&mountinfo, root).ok_or(DiscoverError::NoMount)?;
         std::fs::read_dir(&mounts.unified)
-            .map_err(|source| NoCgroups::Unreadable { path: mounts.unified.clone(), source })?;
+            .map_err(|source| DiscoverError::Unreadable { path: mounts.unified.clone(), source })?;
         Ok(Self::below(mounts, PathBuf::from("/proc")))
     }
 
@@ -181,12 +181,15 @@ impl Cgroups {
             let folder = self.mounts.unified.join(path.trim_start_matches('/'));
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
             self.folders += 1;
-            for entry in entries.flatten() {
-                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                if let (true, Some(name)) = (is_folder && stack.len() + self.folders < MAX_FOLDERS, entry.file_name().to_str()) {
-                    stack.push(format!("{}/{name}", path.trim_end_matches('/')));
-                }
-            }
+            let mut children: Vec<String> = entries
+                .flatten()
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .take(MAX_FOLDERS.saturating_sub(stack.len() + self.folders))
+                .collect();
+            // Last in, first out, and folders list their children in no order.
+            children.sort_unstable_by(|a, b| b.cmp(a));
+            stack.extend(children.iter().map(|name| format!("{}/{name}", path.trim_end_matches('/'))));
             if !self.visit(&path, &folder, at, slow, events) {
                 left_out += 1;
             }
@@ -208,17 +211,27 @@ impl Cgroups {
     }
 
     /// Looks at one cgroup; `false` when there is no room for it.
-    fn visit(&mut self, path: &str, folder: &Path, at: Timestamp, slow: bool, events: &mut Vec<Event>) -> bool {
-        let Some(id) = std::fs::metadata(folder).ok().map(|folder| CgroupId(folder.ino())) else { return true };
+    fn visit(
+        &mut self,
+        path: &str,
+        folder: &Path,
+        at: Timestamp,
+        slow: bool,
+        events: &mut Vec<Event>,
+    ) -> bool {
+        let Some(id) = std::fs::metadata(folder).ok().map(|folder| CgroupId(folder.ino())) else {
+            return true;
+        };
         if self.known.get(path).is_some_and(|known| known.id != id) {
             self.forget(path, at, events); // Removed and made again between two walks.
         }
+        let full = self.known.len() >= MAX_CGROUPS;
         match self.known.get_mut(path) {
             Some(_) if !slow => return true,
             Some(known) => known.files.read_limits(&self.mounts, path),
             // The root is always known: the core must know its id.
             None if path != "/" && first_process(folder).is_none() => return true,
-            None if self.known.len() >= MAX_CGROUPS => return false,
+            None if full => return false,
             None => {}
         }
         let process = first_process(folder).and_then(|pid| command(&self.proc, pid));

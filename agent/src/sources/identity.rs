@@ -117,7 +117,10 @@ mod tests {
         );
         assert_eq!(pod_uid(&systemd).as_deref(), Some(UID));
         assert_eq!(pod_uid(&format!("/kubepods/besteffort/pod{UID}/{ID}")).as_deref(), Some(UID));
-        assert_eq!(pod_uid(&format!("/kubepods.slice/kubepods-pod{}.slice/x", UID.replace('-', "_"))).as_deref(), Some(UID));
+        assert_eq!(
+            pod_uid(&format!("/kubepods.slice/kubepods-pod{}.slice/x", UID.replace('-', "_"))).as_deref(),
+            Some(UID)
+        );
         assert_eq!(pod_uid("/system.slice/podman.service"), None);
     }
 }

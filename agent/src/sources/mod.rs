@@ -1,4 +1,6 @@
 //! Where events come from: kernel probes, cgroup files, names, recordings.
 
+pub mod cgroups;
+pub mod identity;
 pub mod probes;
 pub mod replay;

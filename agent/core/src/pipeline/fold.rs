@@ -225,7 +225,7 @@ fn fold_end(world: &mut World, folded: &mut Folded, end: &End, step: ConnectionS
     let edge = folded.edges.entry(key).or_default();
     edge.grpc |= grpc;
     edge.traffic |= streams > 0
-        || step.client.count + step.server.count + u64::from(step.exchanges.count) > 0
+        || step.client.count + step.server.count + step.exchanges.count > 0
         || step.transport.bytes > 0
         || step.exchanges.waiting > Nanos(0);
     edge.client.merge(&step.client);

@@ -32,12 +32,13 @@ impl Mounts {
         let unified = || mounts.iter().filter(|mount| mount.kind == "cgroup2");
         let whole = |mount: &&Mount<'_>| mount.root == "/";
         let mounted = match root {
-            Some(root) => unified().filter(|mount| root.starts_with(&mount.point)).last(),
+            Some(root) => unified().filter(|mount| root.starts_with(&mount.point)).next_back(),
             None => unified().find(whole).or_else(|| unified().next()),
         };
         let unified = root.map(Path::to_owned).or_else(|| Some(mounted?.point.clone()))?;
         // A cgroup below the mount has its v1 files below the same path.
-        let below = mounted.and_then(|mount| unified.strip_prefix(&mount.point).ok()).unwrap_or(Path::new(""));
+        let below =
+            mounted.and_then(|mount| unified.strip_prefix(&mount.point).ok()).unwrap_or(Path::new(""));
         let beside = mounted.and_then(|mount| mount.point.parent());
         let controller = |name: &str| {
             let named = || {
@@ -46,7 +47,8 @@ impl Mounts {
                 })
             };
             // Of several mounts of one controller the one that belongs to this v2 mount lies beside it.
-            let mount = named().find(|mount| mount.point.parent() == beside).or_else(|| named().find(whole))?;
+            let mount =
+                named().find(|mount| mount.point.parent() == beside).or_else(|| named().find(whole))?;
             Some(if below.as_os_str().is_empty() { mount.point.clone() } else { mount.point.join(below) })
         };
         Some(Self {

@@ -29,7 +29,7 @@ impl Fake {
     }
 
     /// One sample's events, a line each, ids left out.
-    fn sample(&mut self, second: u64, expected: Expect) {
+    fn sample(&mut self, second: u64, expected: &Expect) {
         let mut out = String::new();
         for event in self.cgroups.sample(Timestamp(second * 1_000_000_000)) {
             let _ = match event {
@@ -85,14 +85,26 @@ fn version_2() {
     fake.write("v2/named/cgroup.procs", "0\n");
     fake.write("v2/named/cpu.stat", "usage_usec 1000\n");
     fake.write("v2/empty/cgroup.procs", "");
-    fake.sample(1, expect![[r#""#]]);
+    fake.sample(1, &expect![[r#"
+        / configured None container None process None
+        /named configured Some("configured") container Some("named") process None
+        /system.slice/cart.service configured None container Some("cart") process Some("server")
+        cpu Some(1.0) throttled None pressure None of None, memory None of None, killed None
+        cpu Some(1500.0) throttled Some(250.0) pressure Some(7.0) of Some(1.5), memory Some(600000) of None, killed Some(2)
+    "#]]);
     fake.write("proc/42/comm", "renamed\n");
     std::fs::remove_dir_all(fake.folder.path().join("v2/named")).unwrap();
-    fake.sample(2, expect![[r#""#]]);
+    fake.sample(2, &expect![[r#"
+        gone /named configured Some("configured") container Some("named") process None
+        cpu Some(1500.0) throttled Some(250.0) pressure Some(7.0) of Some(1.5), memory Some(600000) of None, killed Some(2)
+    "#]]);
     for second in 3..6 {
         fake.cgroups.sample(Timestamp(second * 1_000_000_000));
     }
-    fake.sample(6, expect![[r#""#]]);
+    fake.sample(6, &expect![[r#"
+        /system.slice/cart.service configured None container Some("cart") process Some("renamed")
+        cpu Some(1500.0) throttled Some(250.0) pressure Some(7.0) of Some(1.5), memory Some(600000) of None, killed Some(2)
+    "#]]);
 }
 
 #[test]
@@ -108,7 +120,12 @@ fn version_1_beside_version_2() {
     fake.write("memory/shop/cart/memory.limit_in_bytes", "9223372036854771712\n");
     fake.write("memory/shop/cart/memory.stat", "inactive_file 1\ntotal_inactive_file 2000\n");
     fake.write("memory/shop/cart/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
-    fake.sample(1, expect![[r#""#]]);
+    fake.sample(1, &expect![[r#"
+        / configured None container None process None
+        /shop/cart configured None container Some("cart") process None
+        missing pressure: the kernel has no pressure stall information
+        cpu Some(2500.0) throttled Some(30.0) pressure None of Some(0.5), memory Some(7000) of None, killed Some(1)
+    "#]]);
 }
 
 #[test]
@@ -116,7 +133,16 @@ fn files_that_are_missing_are_not_measured() {
     let mut fake = Fake::new(false);
     fake.write("v2/a/cgroup.procs", "7\n");
     fake.write("v2/a/cpu.stat", "not what it should be");
-    fake.sample(1, expect![[r#""#]]);
+    fake.sample(
+        1,
+        expect![[r#"
+        / configured None container None process None
+        /a configured None container Some("a") process None
+        missing cgroup files: no cgroup has memory files
+        missing pressure: the kernel has no pressure stall information
+        cpu None throttled None pressure None of None, memory None of None, killed None
+    "#]],
+    );
 }
 
 #[test]
