@@ -6,9 +6,10 @@ mod watch;
 use crate::config::Config;
 use crate::outputs::recording::{self, Recorder};
 use crate::outputs::{Published, http};
+use crate::sources::cgroups::Cgroups;
 use crate::sources::probes::{Options, Probes, clock};
 use anyhow::{Context, bail};
-use faultline_core::event::{Event, Started};
+use faultline_core::event::{Event, Missing, Started};
 use faultline_core::pipeline::Pipeline;
 use faultline_core::score::Model;
 use std::io::ErrorKind;
@@ -27,6 +28,9 @@ use watch::Watch;
 /// Events between sources and pipeline: a tenth of a second at 100,000 segments/s, tens of megabytes at
 /// most. When it is full the sources wait or count a loss; they never hold up the kernel.
 const QUEUE: usize = 16_384;
+
+/// How often cgroup files are read: counters lose nothing between two readings.
+const CGROUP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One thread drains the kernel's ring while another closes a step.
 const THREADS: usize = 2;
@@ -126,7 +130,27 @@ async fn sources(
     sender: mpsc::Sender<Event>,
     stopped: &signalled::Receiver<bool>,
 ) {
-    let _ = config;
+    match Cgroups::discover(config.cgroup_root.as_deref()) {
+        Ok(cgroups) => {
+            let config = config.clone();
+            let cgroups = cgroups.with_names(move |path| config.name_of(path));
+            let (sender, stopped) = (sender.clone(), stopped.clone());
+            tasks.spawn(async move {
+                cgroups.run(sender, CGROUP_INTERVAL, stopped).await;
+                Ok(())
+            });
+        }
+        Err(error) => {
+            let missing = Missing {
+                at: clock::now(),
+                part: "cgroup files".into(),
+                reason: error.to_string().into(),
+                fix: "see the reason".into(),
+            };
+            // Without a receiver there is nobody to tell.
+            let _unheard = sender.send(Event::Missing(missing)).await;
+        }
+    }
     tasks.spawn({
         let (sender, stopped) = (sender.clone(), stopped.clone());
         async move { probes.run(sender, stopped).await.context("the kernel's records cannot be read") }

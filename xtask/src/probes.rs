@@ -72,7 +72,9 @@ impl Toolchain {
                 cargo
             }
         };
-        for inherited in ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+        for inherited in
+            ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"]
+        {
             cargo.env_remove(inherited);
         }
         cargo
@@ -95,9 +97,9 @@ pub(crate) fn build(root: &Path, toolchain: Toolchain, scratch: &Path) -> Result
     let tree = scratch.join("tree");
     plant(root, &tree)?;
     let target = scratch.join("target");
-    let linker = house::which("bpf-linker").or_else(cargo_home_linker).context(
-        "no bpf-linker: cargo install bpf-linker --no-default-features --features llvm-22",
-    )?;
+    let linker = house::which("bpf-linker")
+        .or_else(cargo_home_linker)
+        .context("no bpf-linker: cargo install bpf-linker --no-default-features --features llvm-22")?;
     let mut flags = vec![
         "-Ctarget-cpu=v3".to_owned(),
         format!("-Clinker={}", linker.display()),
@@ -146,7 +148,10 @@ pub(crate) fn verify(root: &Path) -> Result<()> {
     );
     let toolchain = Toolchain::find()?;
     if told != origin(root, toolchain)? {
-        println!("the object was built by other tools than those here ({}); bytes are not compared", toolchain.version()?);
+        println!(
+            "the object was built by other tools than those here ({}); bytes are not compared",
+            toolchain.version()?
+        );
         return Ok(());
     }
     let scratch = std::env::temp_dir().join(format!("faultline-probes-{}", std::process::id()));

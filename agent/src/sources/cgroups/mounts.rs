@@ -32,7 +32,7 @@ impl Mounts {
         let unified = || mounts.iter().filter(|mount| mount.kind == "cgroup2");
         let whole = |mount: &&Mount<'_>| mount.root == "/";
         let mounted = match root {
-            Some(root) => unified().filter(|mount| root.starts_with(&mount.point)).next_back(),
+            Some(root) => unified().rfind(|mount| root.starts_with(&mount.point)),
             None => unified().find(whole).or_else(|| unified().next()),
         };
         let unified = root.map(Path::to_owned).or_else(|| Some(mounted?.point.clone()))?;

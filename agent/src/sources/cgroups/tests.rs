@@ -135,7 +135,7 @@ fn files_that_are_missing_are_not_measured() {
     fake.write("v2/a/cpu.stat", "not what it should be");
     fake.sample(
         1,
-        expect![[r#"
+        &expect![[r#"
         / configured None container None process None
         /a configured None container Some("a") process None
         missing cgroup files: no cgroup has memory files
