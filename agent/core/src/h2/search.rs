@@ -13,8 +13,15 @@ use std::collections::VecDeque;
 /// A longer chain of larger bodies is found a little later.
 const MAX_BYTES: usize = 40 * 1024;
 
+/// Runs searched at once: as many segments of eight bytes on average.
+const MAX_RUNS: usize = MAX_BYTES / 8;
+
 /// Points that a chain needs; see [`Header::evidence`]. Four are about 32 bits of luck.
 const ENOUGH: u32 = 4;
+
+/// Beginnings of chains that are followed at once. A plausible header turns up by chance once in some ten
+/// thousand bytes; beyond this the oldest is no longer followed.
+const MAX_CHAINS: usize = 256;
 
 /// Points for a chain that begins with a segment.
 const ALIGNED_START: u32 = 1;
@@ -36,21 +43,31 @@ pub(crate) struct Found {
 pub(crate) struct Search {
     /// Runs with the offset of their first byte, ascending.
     runs: VecDeque<(u64, Run)>,
-    /// Segments' beginnings and ends.
+    /// Offsets at which segments begin and end, ascending.
     starts: VecDeque<u64>,
     ends: VecDeque<u64>,
     /// Offset behind the last run.
     end: u64,
-    /// The first offset at which a chain may still begin.
-    from: u64,
+    /// No chain that is not in `chains` begins before this offset.
+    scanned: u64,
+    chains: VecDeque<Chain>,
     bytes: usize,
+}
+
+/// A chain of headers, as far as the bytes reach.
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    start: u64,
+    /// Where its next header is.
+    next: u64,
+    points: u32,
 }
 
 enum Verdict {
     Here,
     No,
     /// The chain runs out of the bytes that are there.
-    Wait,
+    Wait(Chain),
 }
 
 impl Search {
@@ -84,87 +101,104 @@ impl Search {
 
     /// Bytes kept.
     pub(crate) fn held(&self) -> usize {
-        self.bytes + self.runs.len() * 48
-    }
-
-    /// Forgets everything before the next segment.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        self.bytes + (self.runs.len() + self.chains.len()) * size_of::<(u64, Run)>()
     }
 
     fn look(&mut self) -> Option<Found> {
-        let mut undecided = None;
-        let mut index = 0;
-        while let Some((offset, run)) = self.runs.get(index) {
-            index += 1;
-            let Run::Bytes(bytes) = run else { continue };
-            let first = self.from.max(*offset) - offset;
-            for place in usize::try_from(first).unwrap_or(usize::MAX)..bytes.len() {
-                let at = offset + place as u64;
-                let preface = bytes.get(place..).is_some_and(|rest| rest.starts_with(b"PRI"));
-                let verdict = if preface { self.preface(at) } else { self.chain(at) };
-                match verdict {
-                    Verdict::Here => return Some(Found { runs: self.runs_from(at), preface }),
-                    Verdict::Wait => undecided = undecided.or(Some(at)),
-                    Verdict::No => {}
-                }
+        for chain in std::mem::take(&mut self.chains) {
+            match self.follow(chain) {
+                Verdict::Here => return Some(self.found(chain.start)),
+                Verdict::Wait(chain) => self.chains.push_back(chain),
+                Verdict::No => {}
             }
         }
-        self.from = undecided.unwrap_or(self.end);
+        while self.scanned + Header::LENGTH as u64 <= self.end {
+            let Some(at) = self.next_bytes(self.scanned) else { break };
+            self.scanned = at + 1;
+            let points = if self.starts.binary_search(&at).is_ok() { ALIGNED_START } else { 0 };
+            match self.follow(Chain { start: at, next: at, points }) {
+                Verdict::Here => return Some(self.found(at)),
+                Verdict::Wait(chain) => self.chains.push_back(chain),
+                Verdict::No => {}
+            }
+        }
         None
     }
 
-    fn preface(&self, at: u64) -> Verdict {
+    /// Follows a chain as far as the bytes reach.
+    fn follow(&self, mut chain: Chain) -> Verdict {
+        loop {
+            let Some(header) = self.header(chain.next) else {
+                let waits = chain.next + Header::LENGTH as u64 > self.end;
+                return if waits { Verdict::Wait(chain) } else { Verdict::No };
+            };
+            if chain.start == chain.next && PREFACE.starts_with(&header) {
+                return self.preface(chain);
+            }
+            let header = Header::parse(header);
+            let Some(points) = header.evidence() else { return Verdict::No };
+            let next = chain.next + Header::LENGTH as u64 + u64::from(header.length);
+            if next > self.end {
+                // Whether it ends with a segment is not known yet: this header is looked at again.
+                return Verdict::Wait(chain);
+            }
+            let aligned = if self.ends.binary_search(&next).is_ok() { ALIGNED_END } else { 0 };
+            chain = Chain { points: chain.points + points + aligned, next, ..chain };
+            if chain.points >= ENOUGH {
+                return Verdict::Here;
+            }
+        }
+    }
+
+    fn preface(&self, chain: Chain) -> Verdict {
         for (place, wanted) in PREFACE.iter().enumerate() {
-            match self.byte(at + place as u64) {
+            let at = chain.start + place as u64;
+            match self.byte(at) {
                 Some(byte) if byte == *wanted => {}
-                Some(_) => return Verdict::No,
-                None if at + place as u64 >= self.end => return Verdict::Wait,
-                None => return Verdict::No,
+                None if at >= self.end => return Verdict::Wait(chain),
+                Some(_) | None => return Verdict::No,
             }
         }
         Verdict::Here
     }
 
-    fn chain(&self, start: u64) -> Verdict {
-        let mut points = if self.starts.contains(&start) { ALIGNED_START } else { 0 };
-        let mut at = start;
-        loop {
-            let mut header = [0; Header::LENGTH];
-            for (place, byte) in header.iter_mut().enumerate() {
-                match self.byte(at + place as u64) {
-                    Some(seen) => *byte = seen,
-                    None if at + place as u64 >= self.end => return Verdict::Wait,
-                    None => return Verdict::No,
-                }
-            }
-            let header = Header::parse(header);
-            let Some(more) = header.evidence() else { return Verdict::No };
-            points += more;
-            at += Header::LENGTH as u64 + u64::from(header.length);
-            if self.ends.contains(&at) {
-                points += ALIGNED_END;
-            }
-            if points >= ENOUGH {
-                return Verdict::Here;
-            }
-            if at >= self.end {
-                return Verdict::Wait;
+    /// The first offset from `at` on whose byte was seen.
+    fn next_bytes(&self, at: u64) -> Option<u64> {
+        let index = self.runs.partition_point(|(offset, run)| offset + u64::from(run.length()) <= at);
+        let (offset, _) = self.runs.range(index..).find(|(_, run)| matches!(run, Run::Bytes(_)))?;
+        Some(at.max(*offset))
+    }
+
+    fn header(&self, at: u64) -> Option<[u8; Header::LENGTH]> {
+        let (offset, run) = self.runs.get(self.run_at(at)?)?;
+        if let Run::Bytes(bytes) = run {
+            let place = usize::try_from(at - offset).ok()?;
+            if let Some(header) = bytes.get(place..).and_then(|rest| rest.first_chunk()) {
+                return Some(*header);
             }
         }
+        let mut header = [0; Header::LENGTH];
+        for (place, byte) in header.iter_mut().enumerate() {
+            *byte = self.byte(at + place as u64)?;
+        }
+        Some(header)
     }
 
     fn byte(&self, at: u64) -> Option<u8> {
-        let index = self.runs.partition_point(|(offset, _)| *offset <= at).checked_sub(1)?;
-        match self.runs.get(index)? {
+        match self.runs.get(self.run_at(at)?)? {
             (offset, Run::Bytes(bytes)) => bytes.get(usize::try_from(at - offset).ok()?).copied(),
             (_, Run::Skipped(_)) => None,
         }
     }
 
-    fn runs_from(&mut self, at: u64) -> Vec<Run> {
+    fn run_at(&self, at: u64) -> Option<usize> {
+        self.runs.partition_point(|(offset, _)| *offset <= at).checked_sub(1)
+    }
+
+    fn found(&mut self, at: u64) -> Found {
+        let preface = self.byte(at) == PREFACE.first().copied();
         let mut found = Vec::with_capacity(self.runs.len());
-        for (offset, run) in self.runs.drain(..) {
+        for (offset, run) in std::mem::take(self).runs {
             match run {
                 Run::Bytes(bytes) if offset + bytes.len() as u64 > at => {
                     let front = usize::try_from(at.saturating_sub(offset)).unwrap_or(0);
@@ -174,27 +208,32 @@ impl Search {
                 Run::Bytes(_) | Run::Skipped(_) => {}
             }
         }
-        self.clear();
-        found
+        Found { runs: found, preface }
     }
 
     /// Drops what no chain can need any more, and the oldest of what is too much.
     fn trim(&mut self) {
-        while self.bytes > MAX_BYTES
-            || self.runs.len() > MAX_BYTES / 16
-            || self.runs.front().is_some_and(|(offset, run)| offset + u64::from(run.length()) <= self.from)
-        {
-            let Some((offset, run)) = self.runs.pop_front() else { break };
-            if let Run::Bytes(bytes) = &run {
+        while self.chains.len() > MAX_CHAINS {
+            self.chains.pop_front();
+        }
+        while let Some((offset, run)) = self.runs.front() {
+            let behind = offset + u64::from(run.length());
+            let needed = self.chains.front().map_or(self.scanned, |chain| chain.start.min(self.scanned));
+            if behind > needed && self.bytes <= MAX_BYTES && self.runs.len() <= MAX_RUNS {
+                break;
+            }
+            if let Run::Bytes(bytes) = run {
                 self.bytes = self.bytes.saturating_sub(bytes.len());
             }
-            self.from = self.from.max(offset + u64::from(run.length()));
+            self.runs.pop_front();
+            self.scanned = self.scanned.max(behind);
+            self.chains.retain(|chain| chain.start >= behind);
         }
-        while self.starts.front().is_some_and(|start| *start < self.from) {
-            self.starts.pop_front();
-        }
-        while self.ends.front().is_some_and(|end| *end < self.from) {
-            self.ends.pop_front();
+        let first = self.runs.front().map_or(self.end, |(offset, _)| *offset);
+        for marks in [&mut self.starts, &mut self.ends] {
+            while marks.front().is_some_and(|mark| *mark < first) {
+                marks.pop_front();
+            }
         }
     }
 }

@@ -171,7 +171,7 @@ impl Reader for Reading<'_> {
     fn part(&mut self, part: Part<'_>, at: Timestamp) {
         match part {
             Part::Preface => {
-                self.streams.client = Some(self.direction);
+                self.streams.learn(self.direction, self.shared);
                 self.table().start();
             }
             Part::ServerStart => self.table().start(),
@@ -197,12 +197,10 @@ impl Reader for Reading<'_> {
                 if promise || stream.is_multiple_of(2) {
                     return;
                 }
-                if self.streams.client.is_none() {
-                    if fields.request {
-                        self.streams.client = Some(self.direction);
-                    } else if fields.http_status.is_some() || fields.grpc_status.is_some() {
-                        self.streams.client = Some(opposite(self.direction));
-                    }
+                if fields.request {
+                    self.streams.learn(self.direction, self.shared);
+                } else if fields.http_status.is_some() || fields.grpc_status.is_some() {
+                    self.streams.learn(opposite(self.direction), self.shared);
                 }
                 let head = Head { stream, began, at, fields, readable, end_stream };
                 match self.of_client() {
@@ -284,6 +282,15 @@ struct Head {
 }
 
 impl Streams {
+    /// The bytes say who the client is; what was thought before gives way to them.
+    fn learn(&mut self, client: Direction, shared: &mut Shared) {
+        if self.client != Some(client) {
+            self.forget(|_, _| true, shared);
+            self.client = Some(client);
+            self.highest = 0;
+        }
+    }
+
     fn request(&mut self, head: Head, shared: &mut Shared, out: &mut Vec<Event>) {
         let id = head.stream;
         if let Some(stream) = self.open.get_mut(&id) {

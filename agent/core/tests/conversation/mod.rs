@@ -50,7 +50,14 @@ pub(crate) fn end() -> impl Strategy<Value = End> {
 pub(crate) fn planned() -> impl Strategy<Value = Planned> {
     let sizes = || prop::collection::vec(prop_oneof![4 => 0usize..200, 1 => 200usize..40_000], 0..4);
     (0..METHODS.len(), sizes(), sizes(), end(), prop::option::of(1u32..99_999)).prop_map(
-        |(method, requests, responses, end, timeout)| Planned { method, requests, responses, end, timeout },
+        |(method, requests, mut responses, end, timeout)| {
+            // A unary method that fails sends no message. One that streams may send one and fail then, which
+            // the wire does not tell from a unary success if its status cannot be read: call.rs infers OK.
+            if requests.len() == 1 && responses.len() == 1 && !matches!(end, End::Trailers(0)) {
+                responses.push(3);
+            }
+            Planned { method, requests, responses, end, timeout }
+        },
     )
 }
 
@@ -269,12 +276,14 @@ pub(crate) fn place(direction: Direction) -> usize {
 /// Cuts the taps into segments, one microsecond apart; lengths come from `cuts`, which is used round and round.
 pub(crate) fn cut(taps: &Taps, cuts: &[usize]) -> Vec<Segment> {
     let mut sequence = SEQUENCE;
+    // Long conversations get longer segments, so that a test ends.
+    let least = taps.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() / 3000 + 1;
     let mut cuts = cuts.iter().copied().cycle();
     let mut segments = Vec::new();
     for (direction, bytes) in taps {
         let mut rest = bytes.clone();
         while !rest.is_empty() {
-            let front = rest.split_to(cuts.next().unwrap_or(usize::MAX).clamp(1, rest.len()));
+            let front = rest.split_to(cuts.next().unwrap_or(usize::MAX).max(least).min(rest.len()));
             let next = &mut sequence[place(*direction)];
             let at = 1_000_000 + segments.len() as u64 * 1000;
             segments.push(segment(at, *direction, *next, front.clone()));
