@@ -99,7 +99,7 @@ fn all_right(said: &Said, outcome: &Outcome) -> Result<(), TestCaseError> {
 }
 
 /// Moves segments by up to `reach` places within a run of one direction: what causes what stays in order.
-fn shuffle(segments: Vec<Segment>, moves: &[usize]) -> Vec<Segment> {
+fn shuffle(segments: &[Segment], moves: &[usize]) -> Vec<Segment> {
     let mut moves = moves.iter().copied().cycle();
     let mut shuffled: Vec<Segment> = Vec::new();
     for run in segments.chunk_by(|a, b| a.direction == b.direction) {
@@ -198,7 +198,7 @@ proptest! {
                 segments.push(segment);
             }
         }
-        all_right(&said, &decode(Role::Client, shuffle(segments, &moves), 1000))?;
+        all_right(&said, &decode(Role::Client, shuffle(&segments, &moves), 1000))?;
     }
 
     #[test]
