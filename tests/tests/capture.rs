@@ -1,0 +1,326 @@
+//! What the kernel programs capture of real HTTP/2 over loopback, byte for byte against what passed.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use bytes::Bytes;
+use e2e::exactness::{Summary, check};
+use e2e::tap::{Copy, Tap};
+use e2e::traffic::message;
+use faultline::sources::probes::{Options, Probes};
+use faultline_core::event::{Direction, Event, Protocol, Role, Segment};
+use faultline_core::units::ConnectionId;
+use http::{HeaderMap, Request, Response};
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+/// A cgroup of our own with this process in it; both are undone at the end.
+struct Cgroup {
+    path: PathBuf,
+    home: PathBuf,
+}
+
+impl Cgroup {
+    fn enter(name: &str) -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
+        let root = PathBuf::from(line.split(' ').nth(4).unwrap());
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap().to_owned();
+        let path = root.join(format!("faultline-test-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+        Self { path, home: root.join(own) }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        fs::write(self.home.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+        fs::remove_dir(&self.path).unwrap();
+    }
+}
+
+/// Runs traffic inside an own cgroup with the probes attached to it; gives the events and the copies.
+fn captured<F>(name: &str, traffic: impl FnOnce(Copies) -> F) -> (Vec<Event>, Vec<Copy>)
+where
+    F: Future<Output = ()>,
+{
+    let cgroup = Cgroup::enter(name);
+    let copies = Copies::default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let options = Options { cgroup_root: Some(cgroup.path.clone()), ..Options::default() };
+    let events = runtime.block_on(async {
+        let probes = Probes::attach(&options).unwrap();
+        let (sender, mut receiver) = mpsc::channel(1 << 16);
+        let (stop, stopped) = watch::channel(false);
+        let running = tokio::spawn(probes.run(sender, stopped));
+        let collecting = tokio::spawn(async move {
+            let mut events = Vec::new();
+            while let Some(event) = receiver.recv().await {
+                events.push(event);
+            }
+            events
+        });
+        traffic(copies.clone()).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stop.send_replace(true);
+        running.await.unwrap().unwrap();
+        collecting.await.unwrap()
+    });
+    drop(runtime);
+    drop(cgroup);
+    let copies = copies.0.lock().unwrap().clone();
+    (events, copies)
+}
+
+#[derive(Clone, Default)]
+struct Copies(Arc<Mutex<Vec<Copy>>>);
+
+impl Copies {
+    fn tap(&self, stream: TcpStream) -> Tap {
+        stream.set_nodelay(true).unwrap();
+        let (tap, copy) = Tap::new(stream);
+        self.0.lock().unwrap().push(copy);
+        tap
+    }
+}
+
+/// Calls on one connection.
+#[derive(Clone, Copy)]
+struct Load {
+    calls: usize,
+    concurrent: usize,
+    messages: usize,
+    length: usize,
+    frame: u32,
+}
+
+const UNARY: Load = Load { calls: 50, concurrent: 1, messages: 1, length: 100, frame: 16_384 };
+
+/// Echoes: the server answers each call with as many messages of the same length.
+async fn echo(copies: Copies, load: Load) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let taps = copies.clone();
+    let server = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::Builder::new()
+            .initial_window_size(1 << 20)
+            .initial_connection_window_size(1 << 22)
+            .max_frame_size(load.frame)
+            .max_concurrent_streams(1_000)
+            .handshake::<_, Bytes>(taps.tap(socket))
+            .await
+            .unwrap();
+        while let Some(call) = connection.accept().await {
+            let (request, mut respond) = call.unwrap();
+            tokio::spawn(async move {
+                let mut body = request.into_body();
+                while let Some(chunk) = body.data().await {
+                    let length = chunk.unwrap().len();
+                    body.flow_control().release_capacity(length).unwrap();
+                }
+                let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                let mut stream = respond.send_response(head, false).unwrap();
+                for _ in 0..load.messages {
+                    stream.send_data(message(load.length), false).unwrap();
+                }
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", "0".parse().unwrap());
+                stream.send_trailers(trailers).unwrap();
+            });
+        }
+    });
+    let socket = TcpStream::connect(address).await.unwrap();
+    let (client, connection) = h2::client::Builder::new()
+        .initial_window_size(1 << 20)
+        .initial_connection_window_size(1 << 22)
+        .max_frame_size(load.frame)
+        .handshake(copies.tap(socket))
+        .await
+        .unwrap();
+    let driver = tokio::spawn(connection);
+    for _ in 0..load.calls / load.concurrent {
+        let calls: Vec<_> = (0..load.concurrent)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    let mut client = client.ready().await.unwrap();
+                    let request = Request::post("http://echo/pkg.Echo/Ok")
+                        .header("content-type", "application/grpc")
+                        .body(())
+                        .unwrap();
+                    let (response, mut body) = client.send_request(request, false).unwrap();
+                    for sent in 1..=load.messages {
+                        body.send_data(message(load.length), sent == load.messages).unwrap();
+                    }
+                    let mut answer = response.await.unwrap().into_body();
+                    while let Some(chunk) = answer.data().await {
+                        let length = chunk.unwrap().len();
+                        answer.flow_control().release_capacity(length).unwrap();
+                    }
+                    answer.trailers().await.unwrap().unwrap();
+                })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap();
+        }
+    }
+    drop(client);
+    driver.await.unwrap().unwrap();
+    server.await.unwrap();
+}
+
+/// Both directions of both ends against what passed.
+fn exact(events: &[Event], copies: &[Copy]) -> Vec<Summary> {
+    let lost: Vec<_> = events.iter().filter(|event| matches!(event, Event::Lost(_))).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    let mut segments: HashMap<(ConnectionId, Direction), Vec<Segment>> = HashMap::new();
+    for event in events {
+        if let Event::Segment(segment) = event {
+            segments.entry((segment.connection, segment.direction)).or_default().push(segment.clone());
+        }
+    }
+    let mut summaries = Vec::new();
+    for copy in copies {
+        let opened = events.iter().find_map(|event| match event {
+            Event::Opened(opened) if opened.local == copy.local && opened.remote == copy.remote => {
+                Some(opened)
+            }
+            _ => None,
+        });
+        let opened = opened.unwrap();
+        assert_ne!(opened.role, Role::Unknown);
+        // An end may close without reading the last bytes that it received.
+        let peer = copies.iter().find(|peer| peer.local == copy.remote).unwrap();
+        let sent = copy.sent.lock().unwrap().clone();
+        let peer_sent = peer.sent.lock().unwrap().clone();
+        let read = copy.received.lock().unwrap().len();
+        for (direction, truth, arrived) in
+            [(Direction::Sent, &sent, sent.len()), (Direction::Received, &peer_sent, read)]
+        {
+            let segments = &segments[&(opened.connection, direction)];
+            match check(segments, truth, arrived) {
+                Ok(summary) => summaries.push(summary),
+                Err(error) => panic!("{:?} of {:?}: {error}", direction, opened.role),
+            }
+        }
+    }
+    summaries
+}
+
+#[track_caller]
+fn echo_is_exact(name: &str, load: Load) -> Vec<Summary> {
+    let (events, copies) = captured(name, |copies| echo(copies, load));
+    assert_eq!(copies.len(), 2);
+    let summaries = exact(&events, &copies);
+    println!("{name}: {summaries:?}");
+    summaries
+}
+
+#[test]
+fn unary_calls() {
+    echo_is_exact("unary", UNARY);
+}
+
+#[test]
+fn a_large_message() {
+    let load = Load { calls: 3, length: 3 << 20, ..UNARY };
+    for summary in echo_is_exact("large", load) {
+        assert!(summary.copied * 20 < summary.bytes, "bodies must be skipped: {summary:?}");
+    }
+}
+
+#[test]
+fn large_frames() {
+    echo_is_exact("frames", Load { calls: 4, concurrent: 2, length: 2 << 20, frame: 1 << 20, ..UNARY });
+}
+
+#[test]
+fn a_stream_of_large_messages() {
+    echo_is_exact("stream", Load { calls: 1, messages: 20, length: 1 << 20, ..UNARY });
+}
+
+#[test]
+fn many_small_messages_in_a_stream() {
+    echo_is_exact("small", Load { calls: 4, concurrent: 2, messages: 5_000, length: 30, ..UNARY });
+}
+
+#[test]
+fn many_streams_at_once() {
+    echo_is_exact("streams", Load { calls: 1_000, concurrent: 200, length: 20_000, ..UNARY });
+}
+
+#[test]
+fn a_slow_answer_of_another_protocol_is_an_exchange() {
+    let (events, _) = captured("exchange", |_| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        for _ in 0..10 {
+            client.write_all(b"*1\r\n$4\r\nPING\r\n").await.unwrap();
+            server.read_exact(&mut [0; 14]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            server.write_all(b"+PONG\r\n").await.unwrap();
+            client.read_exact(&mut [0; 7]).await.unwrap();
+        }
+    });
+    assert!(!events.iter().any(|event| matches!(event, Event::Segment(_))), "bytes of another protocol left");
+    let samples: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Sampled(sample) => Some(sample),
+            _ => None,
+        })
+        .collect();
+    let count: u32 = samples.iter().map(|sample| sample.exchanges.count).sum();
+    assert_eq!(count, 20, "ten on each end: {samples:?}");
+    for sample in samples {
+        assert_eq!(sample.protocol, Protocol::Other);
+        assert!(sample.exchanges.max.as_millis_f64() >= 20.0, "{sample:?}");
+        let told: u32 = sample.exchanges.histogram[14..16].iter().sum();
+        assert_eq!(told, sample.exchanges.count, "20 ms lie in [2^14, 2^16) us: {sample:?}");
+    }
+    assert_eq!(events.iter().filter(|event| matches!(event, Event::Closed(_))).count(), 2);
+}
+
+#[test]
+fn a_refused_connect_is_told() {
+    let mut refused = None;
+    let (events, _) = captured("refused", |_| async {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        TcpStream::connect(free).await.unwrap_err();
+        refused = Some(free);
+    });
+    let failed = events.iter().find_map(|event| match event {
+        Event::ConnectFailed(failed) => Some(failed),
+        _ => None,
+    });
+    let failed = failed.unwrap();
+    assert_eq!(Some(failed.remote), refused);
+    assert_ne!(failed.cgroup.0, 0);
+}
+
+#[test]
+fn nothing_stays_attached() {
+    let links =
+        || -> BTreeSet<u32> { aya::programs::loaded_links().map(|link| link.unwrap().id()).collect() };
+    let before = links();
+    let cgroup = Cgroup::enter("detach");
+    let probes =
+        Probes::attach(&Options { cgroup_root: Some(cgroup.path.clone()), ..Options::default() }).unwrap();
+    assert_eq!(links().len(), before.len() + 3);
+    drop(probes);
+    // The kernel frees a link after a grace period.
+    let dropped = Instant::now();
+    while links() != before {
+        assert!(dropped.elapsed() < Duration::from_secs(5), "links stay attached");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
