@@ -2,7 +2,7 @@
 //! No colours and no positions live here.
 
 use super::fetch::{Answer, Trouble};
-use faultline_core::report::{Report, ServiceReport, ServiceState};
+use faultline_core::report::{Report, ServiceReport, ServiceState, Suspect};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use std::cmp::Ordering;
 
@@ -108,9 +108,11 @@ fn suspicion(report: &Report, service: &ServiceReport) -> (usize, u8) {
     (rank.unwrap_or(usize::MAX), state)
 }
 
-/// The suspects to show: the incident's while one is open, else those of this step.
-pub(super) fn suspects(report: &Report) -> &[faultline_core::report::Suspect] {
-    report.incident.as_ref().map_or(&report.ranking, |incident| &incident.ranking)
+/// The suspects to show: the incident's while one is open, else those of this step; who has no blame is none.
+pub(super) fn suspects(report: &Report) -> &[Suspect] {
+    let ranked = report.incident.as_ref().map_or(&report.ranking, |incident| &incident.ranking);
+    let blamed = ranked.iter().take_while(|suspect| suspect.score > 0.0).count();
+    ranked.get(..blamed).unwrap_or_default()
 }
 
 /// Everything that a picture depends on.
