@@ -35,30 +35,23 @@ fn calls(service: &str, peer: &str, status: &'static str, durations: &[f64]) -> 
 fn snapshot() -> Snapshot {
     let report: Report = serde_json::from_str(include_str!("../../agent/tests/sample-report.json")).unwrap();
     let seen = [0.004, 0.03, 0.2, 0.7, 60.0];
-    let totals = Totals {
-        server: [calls("cart", "checkout", "OK", &seen)].into(),
-        client: [
-            calls("checkout", "cart", "OK", &seen),
-            calls("checkout", "cart", "UNAVAILABLE", &[0.001, 0.001]),
-            calls("checkout", "cart", "", &[1.0]),
-        ]
-        .into(),
-        tcp: [(
-            ("cart".into(), "redis-cart".into()),
-            TcpTotals { exchanges: 400, seconds: 12.5, failed_connects: 3, retransmits: 7 },
-        )]
-        .into(),
-        resources: [(
-            "cart".into(),
-            ResourceTotals {
-                cpu_seconds: Some(81.5),
-                throttled_seconds: None,
-                memory_bytes: Some(61e6),
-                oom_kills: Some(0),
-            },
-        )]
-        .into(),
+    let mut totals = Totals::default();
+    totals.server = [calls("cart", "checkout", "OK", &seen)].into();
+    totals.client = [
+        calls("checkout", "cart", "OK", &seen),
+        calls("checkout", "cart", "UNAVAILABLE", &[0.001, 0.001]),
+        calls("checkout", "cart", "", &[1.0]),
+    ]
+    .into();
+    let redis = TcpTotals { exchanges: 400, seconds: 12.5, failed_connects: 3, retransmits: 7 };
+    totals.tcp = [(("cart".into(), "redis-cart".into()), redis)].into();
+    let used = ResourceTotals {
+        cpu_seconds: Some(81.5),
+        throttled_seconds: None,
+        memory_bytes: Some(61e6),
+        oom_kills: Some(0),
     };
+    totals.resources = [("cart".into(), used)].into();
     Snapshot { report, totals }
 }
 
