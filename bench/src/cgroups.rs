@@ -88,6 +88,7 @@ impl Cgroups {
                     drop(fs::write(parent.join("cgroup.subtree_control"), "+cpu +memory"));
                 }
             }
+            weigh(&folder).with_context(|| format!("{}: weight", folder.display()))?;
         }
         Ok(cgroups)
     }
@@ -144,6 +145,18 @@ impl Cgroups {
         }
         Ok(())
     }
+}
+
+/// The kernel shares processor time among cgroups, not processes: without this, all services together
+/// would get no more than one busy process outside.
+fn weigh(folder: &Path) -> io::Result<()> {
+    for (file, weight) in [("cpu.shares", "16384"), ("cpu.weight", "1600")] {
+        let file = folder.join(file);
+        if file.exists() {
+            fs::write(file, weight)?;
+        }
+    }
+    Ok(())
 }
 
 fn set_limits(hierarchy: &Hierarchy, folder: &Path, limits: Limits) -> io::Result<()> {

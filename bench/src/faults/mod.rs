@@ -62,7 +62,7 @@ pub struct Parameters {
     pub mb_per_second: u64,
     /// `memory-growth`: MiB at which growth stops.
     pub max_mb: u64,
-    /// `memory-growth`: how often each call walks what leaked.
+    /// `memory-growth`: how often a call walks what leaked; walks take a fifth of the time at most.
     pub walks: u32,
     /// `slow-redis`: the server stands still for this long,
     pub stopped_ms: u64,
@@ -76,7 +76,7 @@ impl Default for Parameters {
             latency_ms: 200.0,
             fraction: 0.5,
             status: "UNAVAILABLE".into(),
-            threads: 2,
+            threads: 4,
             mb_per_second: 20,
             max_mb: 1_536,
             walks: 4,

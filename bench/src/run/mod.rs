@@ -4,6 +4,7 @@
 
 pub mod children;
 mod control;
+mod dataset;
 mod output;
 mod plan;
 

@@ -13,7 +13,7 @@ use crate::topology::Topology;
 use crate::truth::{Lines, Sent, count_sent, count_served, read_lines, unix_seconds};
 
 /// The data-set name of a run's only episode.
-const EPISODE: &str = "run";
+pub(super) const EPISODE: &str = "run";
 
 struct Row {
     number: u64,
@@ -25,6 +25,7 @@ struct Row {
 pub(super) struct Output {
     out: PathBuf,
     services: Vec<String>,
+    name: String,
     entry: String,
     edges: Vec<(String, String)>,
     events: Lines,
@@ -46,7 +47,15 @@ impl Output {
                     .with_context(|| format!("{} cannot be removed", folder.display()))?;
             }
         }
-        for file in ["events.jsonl", "load.jsonl", "usage.jsonl", "calls.json", "sent.json", "summary.json"] {
+        for file in [
+            "events.jsonl",
+            "load.jsonl",
+            "usage.jsonl",
+            "calls.json",
+            "sent.json",
+            "summary.json",
+            "meta.json",
+        ] {
             drop(fs::remove_file(out.join(file)));
         }
         fs::create_dir_all(out.join("truth"))?;
@@ -54,6 +63,7 @@ impl Output {
         let output = Self {
             out: out.into(),
             services: topology.services.keys().cloned().collect(),
+            name: topology.name.clone(),
             entry: topology.entry.clone(),
             edges: topology.edges(),
             events: Lines::append(&out.join("events.jsonl"))?,
@@ -177,6 +187,9 @@ impl Output {
         self.write_graph(&per_edge)?;
         self.write_faults()?;
         self.write_periods()?;
+        if let (Some(started), Some(stopped)) = (self.started, self.stopped) {
+            super::dataset::write(&self.out, &self.name, &self.entry, &self.services, started, stopped)?;
+        }
         let users = read_lines::<Sent>(&self.out.join("truth/loadgen.jsonl")).unwrap_or_default();
         let failed = users.iter().filter(|call| call.status != "OK").count();
         let total: u64 = served.values().sum();

@@ -11,11 +11,16 @@ const GROW_EVERY: Duration = Duration::from_millis(100);
 /// One byte of each page is read in a walk.
 const PAGE: usize = 4_096;
 
+/// Walks take at most this share of the time, as a collector paces itself: the service gets slow, but does
+/// not collapse.
+const WALK_SHARE: f64 = 0.2;
+
 /// How the service misbehaves now, and what it has leaked.
 #[derive(Default)]
 pub(super) struct Misbehaviour {
     behaviour: RwLock<Behaviour>,
     leaked: Mutex<Vec<Arc<Vec<u8>>>>,
+    rest_until: Mutex<Option<Instant>>,
 }
 
 impl Misbehaviour {
@@ -33,7 +38,10 @@ impl Misbehaviour {
 
     /// Reads all leaked memory, as a collector or a search through an ever-growing cache does.
     pub(super) fn walk(&self, times: u32) {
-        if times == 0 {
+        // Whoever finds the lock held has another call that walks.
+        let Ok(mut rest_until) = self.rest_until.try_lock() else { return };
+        let started = Instant::now();
+        if times == 0 || rest_until.is_some_and(|until| started < until) {
             return;
         }
         let leaked = self.leaked.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -43,6 +51,7 @@ impl Misbehaviour {
                 black_box(sum);
             }
         }
+        *rest_until = Some(Instant::now() + started.elapsed().mul_f64(1.0 / WALK_SHARE - 1.0));
     }
 
     fn leak(&self, bytes: usize, limit: usize) {
