@@ -1,13 +1,14 @@
 //! Turns the frames of a connection's two directions into [`Call`](crate::call::Call)s: events flow in from
 //! sources, events without segments flow out to windows, graph and recordings.
 //!
-//! [`crate::h2`] reads the bytes, `connection` sorts frames into streams, `stream` makes the call, `messages`
-//! counts gRPC messages and `status` says how it ended.
+//! [`crate::h2`] reads the bytes, `connection` joins its two directions, `streams` sorts frames by stream,
+//! `stream` makes the call, `messages` counts gRPC messages and `status` says how it ended.
 
 mod connection;
 mod messages;
 mod status;
 mod stream;
+mod streams;
 
 use crate::call::Ending;
 use crate::event::{Event, Loss, LossReason, Role, Segment};
