@@ -115,7 +115,8 @@ fn the_default_pod_has_three_capabilities_and_nothing_of_the_host_but_its_cgroup
     assert_eq!(security.privileged, Some(false));
     assert_eq!(security.allow_privilege_escalation, Some(false));
     assert_eq!(security.read_only_root_filesystem, Some(true));
-    let host: Vec<_> = pod.volumes.unwrap().into_iter().filter_map(|v| Some((v.name, v.host_path?.path))).collect();
+    let host: Vec<_> =
+        pod.volumes.unwrap().into_iter().filter_map(|v| Some((v.name, v.host_path?.path))).collect();
     assert_eq!(host, [("cgroup".to_owned(), "/sys/fs/cgroup".to_owned())]);
     assert!(agent.volume_mounts.iter().flatten().all(|mount| mount.read_only == Some(true)));
     assert!(agent.resources.as_ref().unwrap().limits.as_ref().unwrap().contains_key("memory"));
