@@ -88,7 +88,7 @@ pub struct Behaviour {
     pub leak_bytes_per_second: u64,
     /// Where the growth stops, bytes.
     pub leak_limit_bytes: u64,
-    /// How often a call walks all leaked memory (one byte of each page); walks take a fifth of the time at most.
+    /// How often a call walks all leaked memory (one byte of each page); walks take half of the time at most.
     pub leak_walks: u32,
 }
 

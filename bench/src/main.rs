@@ -1,6 +1,7 @@
 //! The command line of the playground; what the commands do is in the library.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use playground::random::Random;
@@ -71,8 +72,18 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match obey(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("playground: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn obey(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Run(flags) => run::run(&flags),
         Command::Faults { topology, list: _, json } => list_faults(topology.as_deref(), json),
         Command::Check { topology, faults } => check(&topology, faults.as_deref()),

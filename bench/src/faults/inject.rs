@@ -42,7 +42,8 @@ impl Injector {
             }
         }
         self.active.insert(number, active);
-        self.tell(&fault.service, children).await
+        self.tell(&fault.service, children).await;
+        Ok(())
     }
 
     /// Ends a fault and leaves the service healthy, unless another one is on.
@@ -56,9 +57,10 @@ impl Injector {
             drop(duty.await);
         }
         if matches!(active.fault.kind, Kind::Stop | Kind::SlowRedis) {
-            signal(children.pid(&active.fault.service)?, Signal::CONT)?;
+            // A process that died meanwhile was started again and runs.
+            let _gone = signal(children.pid(&active.fault.service)?, Signal::CONT);
         }
-        self.tell(&active.fault.service, children).await?;
+        self.tell(&active.fault.service, children).await;
         Ok(Some(active.fault))
     }
 
@@ -67,12 +69,18 @@ impl Injector {
         self.active.keys().copied().collect()
     }
 
-    /// Tells a service what it now does; Redis has nothing to be told.
-    pub async fn tell(&self, service: &str, children: &mut Children) -> anyhow::Result<()> {
+    /// Tells a service what it now does; Redis has nothing to be told. One that just died hears it after its
+    /// new start.
+    pub async fn tell(&self, service: &str, children: &mut Children) {
         let faults =
             self.active.values().map(|active| &active.fault).filter(|fault| fault.service == service);
-        let line = serde_json::to_string(&behaviour(faults))?;
-        children.tell(service, &line).await
+        let told = match serde_json::to_string(&behaviour(faults)) {
+            Ok(line) => children.tell(service, &line).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = told {
+            eprintln!("playground: {error:#}");
+        }
     }
 }
 

@@ -62,7 +62,7 @@ pub struct Parameters {
     pub mb_per_second: u64,
     /// `memory-growth`: MiB at which growth stops.
     pub max_mb: u64,
-    /// `memory-growth`: how often a call walks what leaked; walks take a fifth of the time at most.
+    /// `memory-growth`: how often a call walks what leaked; walks take half of the time at most.
     pub walks: u32,
     /// `slow-redis`: the server stands still for this long,
     pub stopped_ms: u64,

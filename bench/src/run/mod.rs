@@ -287,7 +287,7 @@ impl Stage {
     async fn look_after(&mut self, injector: &Injector) -> anyhow::Result<()> {
         for name in self.children.restart_dead()? {
             self.output.died(&name)?;
-            injector.tell(&name, &mut self.children).await?;
+            injector.tell(&name, &mut self.children).await;
         }
         let names = self.topology.services.keys().chain(&self.topology.redis);
         self.output.usage(names.map(|name| (name.as_str(), self.children.usage(name))))

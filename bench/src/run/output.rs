@@ -219,19 +219,20 @@ impl Output {
             "fault_id,episode,start,end,service,fault_type,ref_episode,ref_start,ref_end,target_service,\
              target_metric,alarm_time,note\n",
         );
-        let mut healthy_since = self.started.unwrap_or_default();
+        // Before the first fault everything is healthy; between faults that is not sure.
+        let healthy = (self.started.unwrap_or_default(), self.faults.first().map_or(0.0, |row| row.start));
         for row in &self.faults {
             let end = row.end.unwrap_or(row.start + row.fault.duration_seconds);
             text.push_str(&format!(
-                "{},{EPISODE},{:.3},{end:.3},{},{},{EPISODE},{healthy_since:.3},{:.3},{},,,\n",
+                "{},{EPISODE},{:.3},{end:.3},{},{},{EPISODE},{:.3},{:.3},{},,,\n",
                 fault_id(row.number),
                 row.start,
                 row.fault.service,
                 row.fault.kind.name(),
-                row.start,
+                healthy.0,
+                healthy.1,
                 self.entry,
             ));
-            healthy_since = end;
         }
         replace(&self.out.join("faults.csv"), &text)
     }

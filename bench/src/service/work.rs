@@ -13,7 +13,7 @@ const PAGE: usize = 4_096;
 
 /// Walks take at most this share of the time, as a collector paces itself: the service gets slow, but does
 /// not collapse.
-const WALK_SHARE: f64 = 0.2;
+const WALK_SHARE: f64 = 0.5;
 
 /// How the service misbehaves now, and what it has leaked.
 #[derive(Default)]

@@ -51,7 +51,7 @@ func (m *misbehaviour) becomeLike(next behaviour) {
 
 var sink int
 
-// Reads one byte of each page of what leaked; takes a fifth of the time at most.
+// Reads one byte of each page of what leaked; takes half of the time at most.
 func (m *misbehaviour) walk(times int) {
 	if times == 0 || !m.walked.TryLock() {
 		return
@@ -75,7 +75,7 @@ func (m *misbehaviour) walk(times int) {
 	if sum < 0 {
 		sink = sum
 	}
-	m.rest = time.Now().Add(4 * time.Since(started))
+	m.rest = time.Now().Add(time.Since(started))
 }
 
 // Leaks for as long as the behaviour says so, in pieces of 100 ms.
