@@ -35,7 +35,9 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// What it carries.
     pub protocol: Protocol,
-    /// The host that callers used on it last.
+    /// The authority of its last call.
+    pub authority: Option<Arc<str>>,
+    /// The host in that, if it is a name.
     pub host: Option<Arc<str>>,
     /// Whose view its calls had.
     pub view: Option<View>,
@@ -85,6 +87,7 @@ impl Connections {
             local: opened.local,
             remote: opened.remote,
             protocol: Protocol::Unknown,
+            authority: None,
             host: None,
             view: None,
             peer: None,

@@ -161,17 +161,15 @@ fn active_ends(world: &mut World, open: &OpenStep, start: Timestamp) -> Vec<End>
 fn learn_names(world: &mut World, ends: &[End], open: &OpenStep) {
     for view in [View::Client, View::Server] {
         for end in ends {
-            let Some(host) = world.connections.end(end.id).and_then(|connection| connection.host.clone())
-            else {
-                continue;
-            };
             let Some(step) = open.connections.get(&end.id) else { continue };
-            match view {
-                View::Client if step.client.count > 0 => world.places.note_calls(end.place, &host),
-                View::Server if step.server.count > 0 => {
-                    world.places.note_called_as(end.place, &host, step.server.count);
+            for (host, calls) in &step.hosts {
+                match view {
+                    View::Client if step.client.count > 0 => world.places.note_calls(end.place, host),
+                    View::Server if step.server.count > 0 => {
+                        world.places.note_called_as(end.place, host, *calls);
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
     }

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// Above this share of lost records what was seen may not be what happened.
 const MAX_LOST: f64 = 0.01;
 
+/// A single hole, as a connection that breaks may leave, masks nobody.
+const MIN_LOST: f64 = 1.5;
+
 /// Counts halve from step to step, so that a mask does not flicker and ends half a minute after the loss.
 const KEPT_SHARE: f64 = 0.5;
 
@@ -35,7 +38,7 @@ impl Recent {
     /// The lost share, where it is too much.
     fn excess(self) -> Option<f64> {
         let share = self.lost / (self.lost + self.seen);
-        (share > MAX_LOST).then_some(share)
+        (share > MAX_LOST && self.lost >= MIN_LOST).then_some(share)
     }
 }
 

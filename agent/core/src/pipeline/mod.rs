@@ -15,7 +15,7 @@ mod reporting;
 mod windows;
 mod world;
 
-use crate::call::{Call, Method};
+use crate::call::{Call, Method, View};
 use crate::event::{ConnectionSample, Event, Loss, LossReason, Missing, Opened, Protocol};
 use crate::history::History;
 use crate::identity::authority;
@@ -193,6 +193,7 @@ impl Pipeline {
                 if let Some(connection) = self.world.connections.seen(in_flight.connection, at) {
                     connection.view = Some(in_flight.view);
                     connection.active |= in_flight.streams > 0;
+                    connection.protocol = Protocol::Http2;
                     connection.in_flight = Some(in_flight);
                 }
             }
@@ -245,18 +246,16 @@ impl Pipeline {
         connection.active = true;
         connection.view = Some(call.view);
         connection.protocol = Protocol::Http2; // No sample may have said so yet.
-        if let Some(host) = call.authority.as_deref().and_then(authority::host)
-            && connection.host.as_deref() != Some(host.as_str())
-        {
-            let host: Arc<str> = host.into();
-            connection.host = Some(host.clone());
-            let remote = connection.remote;
-            if call.view == crate::call::View::Client {
-                self.world.connections.name_remote(remote, &host);
-            }
+        if connection.authority != call.authority {
+            connection.authority = call.authority.clone();
+            connection.host = call.authority.as_deref().and_then(authority::host).map(Into::into);
+        }
+        let (host, remote) = (connection.host.clone(), connection.remote);
+        if let (Some(host), View::Client) = (&host, call.view) {
+            self.world.connections.name_remote(remote, host);
         }
         let nameless = self.nameless.clone();
-        self.open_step(at).connections.entry(call.connection).or_default().add_call(call, &nameless);
+        self.open_step(at).connections.entry(call.connection).or_default().add_call(call, host, &nameless);
     }
 
     fn take_sample(&mut self, sample: &ConnectionSample) {
@@ -335,15 +334,10 @@ impl Pipeline {
                 self.history.merge(change.from, change.to);
             }
         }
+        let overflowed = self.world.services.take_overflowed();
+        self.count_lost(LossReason::ServiceOverflow, overflowed);
         self.ledger.book(&mut folded, step, &self.world.services, &mut self.seen.lost);
-        // The first step is seen from the agent's start on.
-        let covered = end.since(self.started.max(start)).max(Nanos(1));
-        for (service, window) in windows::services(&folded, covered) {
-            self.history.push(service, step, window);
-        }
-        for ((caller, callee), window) in windows::edges(&folded, covered) {
-            self.history.push_edge(caller, callee, step, window);
-        }
+        self.remember(&folded, step, end.since(self.started.max(start)));
         if folded.services.values().any(|service| service.server.count + service.exchanges.count > 0) {
             self.baseline_steps = self.baseline_steps.saturating_add(1);
         }
@@ -351,6 +345,20 @@ impl Pipeline {
         let report = self.judge(step, end, &masked);
         self.forget(step, start);
         report
+    }
+
+    /// Puts a step's windows into the history. The first step is seen from the agent's start on: less than
+    /// half of one tells nothing of what is usual.
+    fn remember(&mut self, folded: &fold::Folded, step: Step, covered: Nanos) {
+        if covered.0 < self.settings.step_length.0 / 2 {
+            return;
+        }
+        for (service, window) in windows::services(folded, covered) {
+            self.history.push(service, step, window);
+        }
+        for ((caller, callee), window) in windows::edges(folded, covered) {
+            self.history.push_edge(caller, callee, step, window);
+        }
     }
 
     /// Scores, ranks and judges a step whose windows are in the history.
@@ -386,8 +394,6 @@ impl Pipeline {
     /// Forgets connections that were closed and services that were not seen for long.
     fn forget(&mut self, step: Step, start: Timestamp) {
         self.world.connections.forget_closed_before(start);
-        let overflowed = self.world.services.take_overflowed();
-        self.count_lost(LossReason::ServiceOverflow, overflowed);
         for service in self.history.forget_before(Step(step.0.saturating_sub(FORGET_AFTER))) {
             let name = self.world.services.text(service);
             self.ledger.forget(service, &name);

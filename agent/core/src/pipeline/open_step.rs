@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// Series of one connection in one step; a client that puts ids into its paths must not take the memory.
 const MAX_SERIES: usize = 256;
 
+/// Hosts by which one connection's calls go in one step: a connection is opened to one, rarely to a few.
+const MAX_HOSTS: usize = 16;
+
 /// Remote addresses to which connections failed in one step.
 const MAX_FAILED: usize = 1024;
 
@@ -47,6 +50,8 @@ pub(super) struct ConnectionStep {
     pub(super) opened: Option<Option<Nanos>>,
     /// Lost on it.
     pub(super) lost: u64,
+    /// Calls by the host that callers used.
+    pub(super) hosts: BTreeMap<Arc<str>, u64>,
     /// Calls by what Prometheus tells them apart by.
     pub(super) series: BTreeMap<Series, CallTotals>,
 }
@@ -82,8 +87,13 @@ pub(super) struct CgroupStep {
 }
 
 impl ConnectionStep {
-    /// Adds a call.
-    pub(super) fn add_call(&mut self, call: &Call, nameless: &Arc<str>) {
+    /// Adds a call to `host`; `nameless` stands for a method without a name.
+    pub(super) fn add_call(&mut self, call: &Call, host: Option<Arc<str>>, nameless: &Arc<str>) {
+        if let Some(host) = host
+            && (self.hosts.len() < MAX_HOSTS || self.hosts.contains_key(&host))
+        {
+            *self.hosts.entry(host).or_default() += 1;
+        }
         match call.view {
             View::Client => self.client.add(call),
             View::Server => self.server.add(call),

@@ -191,6 +191,12 @@ pub(crate) fn exchanges(count: u32, micros: u64) -> Exchanges {
     exchanges
 }
 
+/// Closes the first step.
+pub(crate) fn first(node: &mut Node) -> Report {
+    assert!(node.tick(5_400).is_none(), "in its grace");
+    node.tick(5_500).unwrap()
+}
+
 /// A report's services and edges, a line each, in words short enough to compare by eye.
 pub(crate) fn lines(report: &Report) -> String {
     use std::fmt::Write as _;
