@@ -1,6 +1,7 @@
 //! Requests flow in, the newest snapshot flows out: as Prometheus text, as JSON, as a map. Reads only, so a
 //! stranger who reaches the port can learn the report and nothing else, and change nothing.
 
+use super::guests::Guests;
 use super::{Published, metrics};
 use axum::Json;
 use axum::extract::State;
@@ -38,7 +39,7 @@ pub async fn serve_until(
     published: Arc<Published>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    serve(listener, router(published)).with_graceful_shutdown(stop).await
+    serve(Guests::of(listener), router(published)).with_graceful_shutdown(stop).await
 }
 
 /// The routes.

@@ -1,5 +1,6 @@
 //! Where reports go: Prometheus, HTTP, recordings. The pipeline's task publishes, everyone else reads.
 
+mod guests;
 pub mod http;
 pub mod metrics;
 pub mod recording;

@@ -3,7 +3,7 @@
 
 use super::format::{duration, fit, time_of_day, whole};
 use super::panels;
-use super::state::{Focus, Order, State};
+use super::state::{Focus, Order, State, suspects};
 use faultline_core::report::{Report, ServiceState, State as System};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Flex, Layout, Rect};
@@ -75,9 +75,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, theme: &Theme) {
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         return too_small(frame, area);
     }
-    let suspects_height = if area.height >= 40 { 12 } else { 7 };
+    let suspects_height = match &state.report {
+        Some(report) if report.incident.is_none() && suspects(report).is_empty() => 2,
+        _ if area.height >= 40 => 12,
+        _ => 7,
+    };
     let graph_height = if area.height >= 40 { 9 } else { 6 };
-    let [head, suspects, table, graph, foot] = Layout::vertical([
+    let [head, top, table, graph, foot] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(suspects_height),
         Constraint::Min(5),
@@ -91,7 +95,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, theme: &Theme) {
         Some(report) => {
             let rows = state.rows();
             let cursor = state.cursor(&rows);
-            panels::suspects(frame, suspects, report, *theme);
+            panels::suspects(frame, top, report, *theme);
             panels::services(frame, table, &rows, cursor, state.order, *theme);
             panels::neighbours(frame, graph, report, rows.get(cursor).map(|row| row.name.as_str()), *theme);
             state.page = usize::from(table.height.saturating_sub(2)).max(1);
