@@ -14,39 +14,28 @@ const PREFACE: [u8; 16] = *b"PRI * HTTP/2.0\r\n";
 const TLS_HANDSHAKE: u8 = 0x16;
 const TLS_MAJOR: u8 = 3;
 
-/// What a segment said.
-pub struct Class {
-    /// One of `faultline_abi::protocol`.
-    pub protocol: u32,
-    /// The segment begins with the client's preface.
-    pub preface: bool,
-}
-
-/// Looks at the segment. On a `fresh` connection the first one decides.
+/// One of `faultline_abi::protocol`, by the segment's first bytes. On a `fresh` connection the first segment decides.
 #[inline(always)]
-pub fn classify(skb: *mut __sk_buff, packet: &Packet, fresh: bool, tries: u32) -> Class {
+pub fn classify(skb: *mut __sk_buff, packet: &Packet, fresh: bool, tries: u32) -> u32 {
     let mut start = [0u8; 16];
     let undecided = if fresh || tries >= TRIES { protocol::OTHER } else { protocol::UNKNOWN };
     if !load(skb, packet.payload_at, &mut start, packet.length) {
-        return Class { protocol: undecided, preface: false };
+        return undecided;
     }
     if start == PREFACE {
-        return Class { protocol: protocol::HTTP2, preface: true };
+        return protocol::HTTP2;
     }
     // A TLS connection that was joined late shows records of application data.
     let tls = start[0] >= 0x14 && start[0] <= 0x17 && start[1] == TLS_MAJOR && start[2] <= 4;
     if start[0] == TLS_HANDSHAKE && start[1] == TLS_MAJOR || (!fresh && tls) {
-        return Class { protocol: protocol::TLS, preface: false };
+        return protocol::TLS;
     }
     // SAFETY: the array has sixteen bytes.
     let header = unsafe { Header::read(start.as_ptr()) };
-    let plausible = if fresh {
-        // A server may greet before it was spoken to.
-        header.is_plausible() && header.kind == 4
-    } else {
-        header.is_plausible() && chained(skb, packet, header)
-    };
-    Class { protocol: if plausible { protocol::HTTP2 } else { undecided }, preface: false }
+    // A server may greet before it was spoken to. The preface itself stays unseen when it came with the end
+    // of the handshake, on the listener's socket.
+    let plausible = header.is_plausible() && chained(skb, packet, header);
+    if plausible { protocol::HTTP2 } else { undecided }
 }
 
 /// Whether the frame ends where the segment does, or where another plausible header begins.

@@ -4,8 +4,10 @@
 use crate::frame::Header;
 use crate::lock::Lock;
 use crate::maps::count_loss;
-use crate::state::{Direction, NARROW_WINDOW, NO_PIECE, Scratch, WINDOW, payload, phase};
-use crate::walk::{Walk, close_window, open_window, send, walk};
+use crate::state::{
+    Direction, NARROW_WINDOW, NO_PIECE, RAW_EPISODE, RAW_SEGMENT, Scratch, WINDOW, payload, phase,
+};
+use crate::walk::{Walk, close_window, send, walk};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use faultline_abi::{direction, loss};
@@ -28,15 +30,43 @@ pub extern "C" fn follow(skb: *mut __sk_buff, scratch: *mut Scratch, direction: 
     }
     // SAFETY: both are map values; the scratch is the caller's, the direction is shared under its lock.
     let (s, lock) = unsafe { (&mut *scratch, &raw mut (*direction).lock) };
-    if !try_lock(lock) {
-        raw(skb, s);
-        return 0;
+    let locked = try_lock(lock);
+    // Someone else walks this direction right now: ours goes out raw, and the next segment finds a hole.
+    let mut pass = Pass::Raw(RAW_SEGMENT);
+    if locked {
+        // SAFETY: the lock makes us the only one.
+        pass = place(skb, s, unsafe { &mut *direction });
     }
-    // SAFETY: the lock makes us the only one.
-    in_order(skb, s, unsafe { &mut *direction });
-    // SAFETY: it is ours.
-    unsafe { Lock::give_back(lock) };
+    // Through memory, so that the verifier looks at the walk once and not once for each way to it.
+    let length = match pass {
+        Pass::Drop => 0,
+        Pass::Walk => s.length,
+        Pass::Raw(most) => {
+            s.raw = 1;
+            s.window = WINDOW;
+            s.length.min(s.at.wrapping_add(most))
+        }
+    };
+    // SAFETY: the scratch is ours.
+    unsafe { (&raw mut s.length).write_volatile(length) };
+    s.record_start = s.at;
+    // SAFETY: a missed lock leaves the direction to others: a raw walk does not touch it.
+    forward(skb, s, unsafe { &mut *direction });
+    if locked {
+        // SAFETY: it is ours.
+        unsafe { Lock::give_back(lock) };
+    }
     0
+}
+
+/// What to do with a segment.
+enum Pass {
+    /// It was seen before.
+    Drop,
+    /// Follow its frames.
+    Walk,
+    /// Send at most so many bytes as they are.
+    Raw(u32),
 }
 
 #[inline(always)]
@@ -50,66 +80,83 @@ fn try_lock(lock: *mut Lock) -> bool {
     false
 }
 
+/// Finds the segment's place in the stream and advances the direction beyond it.
 #[inline(always)]
-fn in_order(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) {
+fn place(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) -> Pass {
     let end = s.sequence.wrapping_add(s.length);
     if d.phase == phase::NEW {
         d.expected = s.sequence;
         d.phase = phase::LOST;
+        d.raw_budget = RAW_EPISODE;
     }
     let ahead = s.sequence.wrapping_sub(d.expected).cast_signed();
     if ahead < 0 {
         let behind = ahead.unsigned_abs();
         if behind >= s.length {
-            // Sent again. What came in may fill a hole; what went out was seen before.
-            let fills = s.direction == direction::RECEIVED && d.has_hole != 0;
-            if fills && s.sequence.wrapping_sub(d.hole).cast_signed() >= 0 {
-                raw(skb, s);
-            }
-            return;
+            return again(s, d, end);
         }
         s.at = behind;
     } else if ahead > 0 {
         hole(s, d, ahead.unsigned_abs());
     }
     d.expected = end;
-    if d.phase == phase::LOST {
-        if s.at == 0 && starts_with_frames(skb, s) {
-            d.phase = phase::FOLLOWED;
-            d.frame_left = 0;
-            d.pad_left = 0;
-            d.header_have = 0;
-            d.message_stream = 0;
-            d.message_left = 0;
-            d.prefix_have = 0;
-        } else {
-            raw(skb, s);
-            return;
+    if d.phase == phase::FOLLOWED {
+        return Pass::Walk;
+    }
+    let start = if s.at == 0 { starts_with(skb, s) } else { Start::Unknown };
+    if matches!(start, Start::Unknown) {
+        let most = s.length.min(d.raw_budget).max(RAW_SEGMENT);
+        d.raw_budget = d.raw_budget.saturating_sub(s.length);
+        return Pass::Raw(most);
+    }
+    begin(d, end, matches!(start, Start::Preface));
+    Pass::Walk
+}
+
+/// Bytes that lie before the expected ones. What goes out was seen before; what comes in may fill a hole.
+#[inline(always)]
+fn again(s: &Scratch, d: &mut Direction, end: u32) -> Pass {
+    let after_hole = end.wrapping_sub(d.hole).cast_signed() > 0;
+    let before_end = s.sequence.wrapping_sub(d.hole_end).cast_signed() < 0;
+    if s.direction != direction::RECEIVED || d.has_hole == 0 || !after_hole || !before_end {
+        return Pass::Drop;
+    }
+    if s.sequence.wrapping_sub(d.hole).cast_signed() <= 0 {
+        d.hole = end;
+        if end.wrapping_sub(d.hole_end).cast_signed() >= 0 {
+            d.has_hole = 0;
         }
     }
-    s.record_start = s.at;
-    s.untold = d.untold;
-    d.untold = 0;
+    Pass::Raw(RAW_EPISODE)
+}
+
+/// Walks, and sends what is left of the record.
+#[inline(always)]
+fn forward(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) {
+    if s.at >= s.length {
+        return;
+    }
+    if s.raw == 0 {
+        s.untold = d.untold;
+        d.untold = 0;
+    }
     let mut place = Walk { skb, scratch: s, direction: d };
     walk(&mut place);
     // SAFETY: the pointers are those we just put in.
     let (s, d) = unsafe { (&mut *place.scratch, &mut *place.direction) };
-    if s.piece == NO_PIECE && s.record_start + s.length < UNTOLD_MAX && d.frame_left != 0 && s.failed == 0 {
+    let told = s.at.wrapping_sub(s.record_start).wrapping_add(s.untold);
+    if s.raw == 0 && s.piece == NO_PIECE && d.frame_left != 0 && told < UNTOLD_MAX {
         // Nothing but the inside of a body: the next record tells it as well.
-        let run = s.at - s.record_start + s.untold;
-        if run < UNTOLD_MAX {
-            d.untold = run;
-            return;
-        }
+        d.untold = told;
+        return;
     }
-    if s.window_start == 0 && s.window_end == s.length {
+    if s.window_start == 0 && s.window_end == s.length && s.at == s.length {
+        // A small segment goes out whole.
         s.keep_end = s.length;
     }
     close_window(s);
-    send(s);
-    if s.failed != 0 {
-        d.phase = phase::LOST;
-        raw(skb, s);
+    if told != 0 {
+        send(s);
     }
 }
 
@@ -118,18 +165,18 @@ fn in_order(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) {
 fn hole(s: &mut Scratch, d: &mut Direction, missing: u32) {
     if d.untold != 0 {
         // Told on its own, or the hole would look larger than it is.
-        let (sequence, length) = (s.sequence, s.length);
+        let sequence = s.sequence;
         s.sequence = d.expected;
         s.untold = d.untold;
         send(s);
         s.sequence = sequence;
-        s.length = length;
         d.untold = 0;
     }
     if d.has_hole == 0 {
         d.has_hole = 1;
         d.hole = d.expected;
     }
+    d.hole_end = s.sequence;
     let inside = d.phase == phase::FOLLOWED && missing < d.frame_left;
     if inside && d.frame_payload == payload::OPAQUE {
         d.frame_left -= missing;
@@ -138,13 +185,22 @@ fn hole(s: &mut Scratch, d: &mut Direction, missing: u32) {
         d.message_left -= missing;
     } else {
         d.phase = phase::LOST;
-        d.plausible = 0;
+        d.raw_budget = RAW_EPISODE;
     }
 }
 
-/// Whether the payload begins with a frame header, and another one follows where the frame ends.
+/// What a segment begins with.
+enum Start {
+    /// The client's preface.
+    Preface,
+    /// A frame header, and another one where the frame ends, or the segment's end.
+    Frames,
+    /// Something else.
+    Unknown,
+}
+
 #[inline(always)]
-fn starts_with_frames(skb: *mut __sk_buff, s: &Scratch) -> bool {
+fn starts_with(skb: *mut __sk_buff, s: &Scratch) -> Start {
     let mut at = 0;
     for _ in 0..RESYNC_AFTER {
         let mut bytes = [0u8; 16];
@@ -152,51 +208,22 @@ fn starts_with_frames(skb: *mut __sk_buff, s: &Scratch) -> bool {
         let failed =
             unsafe { bpf_skb_load_bytes(skb.cast(), s.payload_at + at, bytes.as_mut_ptr().cast(), 9) };
         if failed != 0 {
-            return false;
+            return Start::Unknown;
+        }
+        if at == 0 && bytes[0] == b'P' && bytes[1] == b'R' && bytes[2] == b'I' && bytes[3] == b' ' {
+            return Start::Preface;
         }
         // SAFETY: the array has sixteen bytes.
         let header = unsafe { Header::read(bytes.as_ptr()) };
         if !header.is_plausible() {
-            return false;
+            return Start::Unknown;
         }
         at += 9 + header.length;
-        if at == s.length {
-            return true;
-        }
-        if at > s.length {
-            return false;
+        if at >= s.length {
+            return if at == s.length { Start::Frames } else { Start::Unknown };
         }
     }
-    true
-}
-
-/// Sends the segment's first bytes as they are. The record says no more than it holds: what is cut off
-/// looks like a hole, because nobody knows what it is.
-#[inline(always)]
-fn raw(skb: *mut __sk_buff, s: &mut Scratch) {
-    if s.at >= s.length {
-        return;
-    }
-    s.failed = 0;
-    s.untold = 0;
-    s.out = 0;
-    s.piece = NO_PIECE;
-    s.record_start = s.at;
-    s.window = WINDOW;
-    if open_window(skb, s) != 0 {
-        return;
-    }
-    s.at = s.window_end;
-    s.keep_end = s.at;
-    if s.at < s.length {
-        if open_window(skb, s) != 0 {
-            return;
-        }
-        s.at = s.window_end;
-        s.keep_end = s.at;
-    }
-    close_window(s);
-    send(s);
+    Start::Frames
 }
 
 /// Prepares a slot for one segment.
@@ -214,15 +241,22 @@ pub fn prepare(s: &mut Scratch, length: u32) {
     s.record_start = 0;
     s.untold = 0;
     s.failed = 0;
+    s.raw = 0;
 }
 
-/// Says that this direction begins here, with the client's preface or with a frame.
+/// Says that a frame begins here, or the client's preface, and at which sequence number to go on.
 #[inline(always)]
-pub fn begin(d: &mut Direction, sequence: u32, preface: bool) {
+pub fn begin(d: &mut Direction, expected: u32, preface: bool) {
     d.phase = phase::FOLLOWED;
-    d.expected = sequence;
+    d.expected = expected;
     d.frame_payload = payload::WHOLE;
     d.frame_left = if preface { PREFACE } else { 0 };
+    d.pad_left = 0;
+    d.header_have = 0;
+    d.message_stream = 0;
+    d.message_left = 0;
+    d.prefix_have = 0;
+    d.untold = 0;
 }
 
 /// Counts a segment that no slot was free for.

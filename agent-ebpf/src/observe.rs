@@ -2,7 +2,7 @@
 //! protocol wants it. Packets come in from the programs; [`crate::follow`] takes those of HTTP/2.
 
 use crate::classify::classify;
-use crate::follow::{begin, follow, give_up, prepare};
+use crate::follow::{follow, give_up, prepare};
 use crate::lock::Lock;
 use crate::maps::{CONNECTIONS, SCRATCH, SLOTS, count_loss};
 use crate::packet::{self, FIN, Packet, RST, SYN};
@@ -39,8 +39,14 @@ pub fn packet(ctx: &SkBuffContext, way: u32) {
             return;
         }
         let sk = bpf_sk_fullsock(sk);
-        // The state is read before any branch on it: the verifier refuses arithmetic on socket pointers.
-        if sk.is_null() || (&raw const (*sk).state).read_volatile() == LISTENING {
+        if sk.is_null() {
+            return;
+        }
+        if (&raw const (*sk).state).read_volatile() == LISTENING {
+            // The end of a handshake that brings data along belongs to a socket that is still to come.
+            if packet.length != 0 {
+                count_loss(loss::SEGMENT);
+            }
             return;
         }
         let Some(connection) = connection_of(sk) else {
@@ -202,13 +208,8 @@ fn with_other_protocol(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection,
     }
     let class = classify(skb, packet, c.fresh != 0, c.tries);
     c.tries += 1;
-    c.protocol = class.protocol;
-    if c.protocol == protocol::HTTP2 {
-        if class.preface {
-            begin(toward(c, way), packet.sequence, true);
-        } else if c.fresh != 0 && c.tries == 1 {
-            begin(toward(c, way), packet.sequence, false);
-        }
+    c.protocol = class;
+    if class == protocol::HTTP2 {
         segment(skb, packet, c, way, now);
     }
 }

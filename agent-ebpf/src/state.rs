@@ -63,14 +63,16 @@ pub struct Direction {
     pub prefix_have: u32,
     /// Skipped bytes before `expected` that no record has told yet.
     pub untold: u32,
-    /// Where a hole in what came in begins, and that there is one.
-    pub hole: u32,
-    /// See `hole`.
+    /// There is a hole in what came in, that may still be filled.
     pub has_hole: u32,
+    /// Where it begins.
+    pub hole: u32,
+    /// Where it ends.
+    pub hole_end: u32,
+    /// Raw bytes that may still go out before the direction is followed again.
+    pub raw_budget: u32,
     /// A FIN was seen.
     pub finished: u32,
-    /// Plausible frame headers in a row while lost.
-    pub plausible: u32,
     /// The gathered frame header.
     pub header: [u8; 16],
     /// The gathered message prefix.
@@ -196,6 +198,10 @@ pub struct Scratch {
     pub direction: u32,
     /// The walk had to stop.
     pub failed: u32,
+    /// Forward every byte, whatever it is.
+    pub raw: u32,
+    /// Keeps what follows on a multiple of eight.
+    pub reserved: u32,
     /// When the packet came.
     pub now: u64,
     /// The socket.
@@ -205,6 +211,13 @@ pub struct Scratch {
     /// Pieces.
     pub bytes: [u8; AREA],
 }
+
+/// Raw bytes that a direction may send while it is lost: a few round trips' worth, within which what is missing
+/// mostly comes again and the agent can put all of it in order.
+pub const RAW_EPISODE: u32 = 256 << 10;
+/// Raw bytes of a segment after that, or when there is no telling in which state its direction is: enough
+/// for the headers of a call that begins with it.
+pub const RAW_SEGMENT: u32 = 4 << 10;
 
 /// No piece is open.
 pub const NO_PIECE: u32 = u32::MAX;

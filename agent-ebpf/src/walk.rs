@@ -8,7 +8,7 @@
 use crate::frame::Header;
 use crate::maps::{MESSAGES, RECORDS, count_loss};
 use crate::state::{
-    AREA, Direction, FLUSH_AT, Message, MessageKey, NO_PIECE, Scratch, WINDOW, payload, phase,
+    AREA, Direction, FLUSH_AT, Message, MessageKey, NO_PIECE, RAW_EPISODE, Scratch, WINDOW, payload, phase,
 };
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_ringbuf_output, bpf_skb_load_bytes};
@@ -33,7 +33,7 @@ pub struct Walk {
     pub direction: *mut Direction,
 }
 
-/// Walks from `scratch.at` to the end of the payload, or to where the frames make no sense.
+/// Walks from `scratch.at` to the end of the payload.
 #[inline(always)]
 pub fn walk(walk: &mut Walk) {
     // SAFETY: `step` has the signature that bpf_loop calls, and `walk` outlives the call.
@@ -51,6 +51,14 @@ unsafe extern "C" fn step(_: u32, walk: *mut Walk) -> i64 {
         return 1;
     }
     let rest = s.length - s.at;
+    if s.raw != 0 {
+        if s.at >= s.window_end {
+            return open_window(skb, s);
+        }
+        s.at = s.window_end;
+        s.keep_end = s.at;
+        return 0;
+    }
     if d.frame_left == 0 {
         if d.pad_left != 0 {
             let run = d.pad_left.min(rest);
@@ -124,12 +132,12 @@ fn header(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction, rest: u32) ->
 #[inline(always)]
 fn begin_frame(s: &mut Scratch, d: &mut Direction, header: Header) -> i64 {
     if !header.is_plausible() {
+        // The rest of the segment goes out as it is; the record then covers every byte of it.
         d.phase = phase::LOST;
-        d.plausible = 0;
-        s.failed = 1;
-        return 1;
+        d.raw_budget = RAW_EPISODE;
+        s.raw = 1;
+        return 0;
     }
-    d.plausible += 1;
     d.frame_left = header.length;
     d.frame_payload = payload::WHOLE;
     d.end_stream = 0;
