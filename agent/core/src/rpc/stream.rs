@@ -22,6 +22,8 @@ pub(super) struct Stream {
     pub(super) received: Counter,
     /// The client is done.
     pub(super) request_ended: bool,
+    /// The server reset it before the client was done.
+    request_cut: bool,
     /// The response is over, and the stream waits for what belongs before it.
     end: Option<End>,
     /// When its last frame passed.
@@ -58,6 +60,7 @@ impl Stream {
             sent: Counter::default(),
             received: Counter::default(),
             request_ended: false,
+            request_cut: false,
             end: None,
             last: at,
             doubtful: false,
@@ -136,7 +139,8 @@ impl Stream {
 
     /// RST_STREAM.
     pub(super) fn reset(&mut self, at: Timestamp, code: u32, by_client: bool) {
-        // After its response's end a stream may be reset to say that no more of the request is wanted.
+        // After its response's end a server may reset the stream to say that no more of the request is wanted.
+        self.request_cut = !by_client && !self.request_ended;
         self.request_ended = true;
         self.end(at, Ending::Reset { code, by_client }, status::by_reset(code, by_client));
     }
@@ -191,6 +195,9 @@ impl Stream {
         if !self.grpc.unwrap_or(guess && !implausible) {
             return None;
         }
+        // What a client sends after the server is done is not waited for.
+        let mut sent = self.sent.messages();
+        sent.exact &= self.request_ended && !self.request_cut;
         Some(Box::new(Call {
             connection,
             stream: StreamId(stream),
@@ -202,7 +209,7 @@ impl Stream {
             started: request.started,
             first_response: self.head_at.map(|at| at.since(request.started)),
             duration: end.at.since(request.started),
-            request: self.sent.messages(),
+            request: sent,
             response: self.received.messages(),
             deadline: request.deadline,
             previous_attempts: request.previous_attempts,
