@@ -74,7 +74,9 @@ impl Stage {
                     "xtask",
                 ]))
             }),
-            Self::Probes => step("probes", "the shipped kernel object against its sources", verify_probes),
+            Self::Probes => step("probes", "the shipped kernel object against its sources", || {
+                probes::verify(house::root())
+            }),
             Self::E2e => {
                 need_root("e2e")?;
                 step("e2e", "real kernel, traffic, Prometheus and Helm", || {
@@ -114,8 +116,4 @@ fn need_root(stage: &str) -> Result<()> {
 pub(crate) fn build_probes() -> Result<()> {
     setup::ensure(Purpose::Probes)?;
     probes::ship(house::root())
-}
-
-fn verify_probes() -> Result<()> {
-    probes::verify(house::root())
 }
