@@ -37,7 +37,8 @@ pub struct Served {
     pub seconds: f64,
 }
 
-/// One call as its caller saw it.
+/// One call as its caller saw it; also a Redis command, whose method is GET or SET and whose bytes are those
+/// of the value it writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
     /// When it was sent, Unix milliseconds.

@@ -47,8 +47,7 @@ impl Peers {
         let request_bytes = parcel.encoded_len() as u64;
         let mut request = Request::new(parcel);
         request.set_timeout(deadline);
-        let t_ms = unix_ms();
-        let started = Instant::now();
+        let line = SentGuard::start(&self.sent, call, request_bytes);
         let calling = async {
             let mut grpc = tonic::client::Grpc::new(channel);
             grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
@@ -58,18 +57,45 @@ impl Peers {
             Ok(answer) => answer,
             Err(_) => Err(Status::deadline_exceeded(format!("{} ms passed", call.deadline_ms))),
         };
-        self.sent.write(&Sent {
-            t_ms,
-            callee: call.peer.clone(),
-            method: call.path.clone(),
-            status: code_name(answer.as_ref().err().map_or(Code::Ok, Status::code)).into(),
-            request_bytes,
-            response_bytes: answer.as_ref().map_or(0, |answer| answer.get_ref().encoded_len() as u64),
-            seconds: started.elapsed().as_secs_f64(),
-        });
+        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        line.end(code, answer.as_ref().map_or(0, |answer| answer.get_ref().encoded_len() as u64));
         answer.map(|_| ()).map_err(|status| {
             Status::new(status.code(), format!("{}{}: {}", call.peer, call.path, status.message()))
         })
+    }
+}
+
+/// A call on its way. Dropped without `end`, its caller gave it up because another call failed.
+struct SentGuard {
+    lines: Lines,
+    line: Sent,
+    started: Instant,
+}
+
+impl SentGuard {
+    fn start(lines: &Lines, call: &CallSpec, request_bytes: u64) -> Self {
+        let line = Sent {
+            t_ms: unix_ms(),
+            callee: call.peer.clone(),
+            method: call.path.clone(),
+            status: code_name(Code::Cancelled).into(),
+            request_bytes,
+            response_bytes: 0,
+            seconds: 0.0,
+        };
+        Self { lines: lines.clone(), line, started: Instant::now() }
+    }
+
+    fn end(mut self, code: Code, response_bytes: u64) {
+        self.line.status = code_name(code).into();
+        self.line.response_bytes = response_bytes;
+    }
+}
+
+impl Drop for SentGuard {
+    fn drop(&mut self) {
+        self.line.seconds = self.started.elapsed().as_secs_f64();
+        self.lines.write(&self.line);
     }
 }
 

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use prost::Message;
@@ -22,9 +22,10 @@ use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
-use crate::brief::{CallSpec, MethodSpec, ServiceSpec};
+use crate::brief::{CallSpec, MethodSpec, RedisSpec, ServiceSpec};
 use crate::random::Random;
-use crate::truth::{FLUSH_EVERY, Lines, ServedGuard};
+use crate::topology::RedisOperation;
+use crate::truth::{FLUSH_EVERY, Lines, Sent, ServedGuard, unix_ms};
 use client::Peers;
 use redis::Redis;
 use work::Misbehaviour;
@@ -70,6 +71,7 @@ async fn run(spec: ServiceSpec, truth: Lines, sent: Lines) -> anyhow::Result<()>
         misbehaviour: Arc::clone(&misbehaviour),
         random: Mutex::new(Random::seeded(spec.seed)),
         truth: truth.clone(),
+        sent: sent.clone(),
     }));
     work::calibrate();
     tokio::spawn(work::grow(Arc::clone(&misbehaviour)));
@@ -126,6 +128,7 @@ struct Shared {
     misbehaviour: Arc<Misbehaviour>,
     random: Mutex<Random>,
     truth: Lines,
+    sent: Lines,
 }
 
 impl Shared {
@@ -150,12 +153,29 @@ impl Shared {
         work::burn(method.cpu_us);
         work::allocate(method.allocate_bytes);
         for step in &method.redis {
-            let Some(redis) = self.redis.get(&step.instance) else { continue };
-            let key = (self.chance() * f64::from(step.keys)).floor();
-            redis.run(step.operation, &format!("k{key}"), step.bytes).await.map_err(Status::unavailable)?;
+            self.ask_redis(step).await?;
         }
         self.call_others(method).await?;
         Ok(Parcel { payload: vec![b'x'; method.response_bytes as usize] })
+    }
+
+    /// One Redis command, with its line of truth.
+    async fn ask_redis(&self, step: &RedisSpec) -> Result<(), Status> {
+        let Some(redis) = self.redis.get(&step.instance) else { return Ok(()) };
+        let key = (self.chance() * f64::from(step.keys)).floor();
+        let (t_ms, started) = (unix_ms(), Instant::now());
+        let answer = redis.run(step.operation, &format!("k{key}"), step.bytes).await;
+        let set = step.operation == RedisOperation::Set;
+        self.sent.write(&Sent {
+            t_ms,
+            callee: step.instance.clone(),
+            method: if set { "SET" } else { "GET" }.into(),
+            status: client::code_name(if answer.is_ok() { Code::Ok } else { Code::Unavailable }).into(),
+            request_bytes: if set { u64::from(step.bytes) } else { 0 },
+            response_bytes: 0,
+            seconds: started.elapsed().as_secs_f64(),
+        });
+        answer.map_err(Status::unavailable)
     }
 
     async fn call_others(&self, method: &MethodSpec) -> Result<(), Status> {

@@ -113,7 +113,7 @@ func (a *app) answer(ctx context.Context, method methodSpec) (*parcel, error) {
 	allocate(method.AllocateBytes)
 	for _, step := range method.Redis {
 		key := fmt.Sprintf("k%d", int(a.chance()*float64(step.Keys)))
-		if err := a.redis[step.Instance].run(ctx, step, key); err != nil {
+		if err := a.askRedis(ctx, step, key); err != nil {
 			return nil, status.Error(codes.Unavailable, err.Error())
 		}
 	}
@@ -121,6 +121,24 @@ func (a *app) answer(ctx context.Context, method methodSpec) (*parcel, error) {
 		return nil, err
 	}
 	return &parcel{Value: payload(method.ResponseBytes)}, nil
+}
+
+// One Redis command, with its line of truth.
+func (a *app) askRedis(ctx context.Context, step redisSpec, key string) error {
+	started := time.Now()
+	err := a.redis[step.Instance].run(ctx, step, key)
+	line := sentLine{
+		TMs: started.UnixMilli(), Callee: step.Instance, Method: strings.ToUpper(step.Operation), Status: "OK",
+		Seconds: time.Since(started).Seconds(),
+	}
+	if err != nil {
+		line.Status = "UNAVAILABLE"
+	}
+	if step.Operation == "set" {
+		line.RequestBytes = step.Bytes
+	}
+	a.sent.write(line)
+	return err
 }
 
 func (a *app) callOthers(ctx context.Context, method methodSpec) error {

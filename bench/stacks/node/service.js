@@ -197,11 +197,27 @@ class Service {
     rounds(Math.floor(method.cpu_us * roundsPerUs));
     if (method.allocate_bytes > 0) Buffer.alloc(method.allocate_bytes, 1);
     for (const step of method.redis) {
-      await this.redis[step.instance].run(step, `k${Math.floor(Math.random() * step.keys)}`);
+      await this.askRedis(step, `k${Math.floor(Math.random() * step.keys)}`);
     }
     if (method.parallel) await Promise.all(method.calls.map((call) => this.call(call)));
     else for (const call of method.calls) await this.call(call);
     return parcel(method.response_bytes);
+  }
+
+  // One Redis command, with its line of truth.
+  async askRedis(step, key) {
+    const line = {
+      t_ms: Date.now(), callee: step.instance, method: step.operation.toUpperCase(), status: "UNAVAILABLE",
+      request_bytes: step.operation === "set" ? step.bytes : 0, response_bytes: 0,
+    };
+    const started = process.hrtime.bigint();
+    try {
+      await this.redis[step.instance].run(step, key);
+      line.status = "OK";
+    } finally {
+      line.seconds = seconds(started);
+      this.sent.write(line);
+    }
   }
 
   // One outgoing call, with its line of truth.

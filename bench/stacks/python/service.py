@@ -221,7 +221,7 @@ class Service(grpc.GenericRpcHandler):
         bytearray(method["allocate_bytes"])
         for step in method["redis"]:
             key = f"k{int(self.random.random() * step['keys'])}"
-            self.redis[step["instance"]].run(step, key)
+            self.ask_redis(step, key)
         if method["parallel"]:
             pending = [self.send(call) for call in method["calls"]]
             failures = [self.receive(*call) for call in pending]
@@ -231,6 +231,25 @@ class Service(grpc.GenericRpcHandler):
             if failure is not None:
                 raise failure
         return parcel(method["response_bytes"])
+
+    def ask_redis(self, step, key):
+        """One Redis command, with its line of truth."""
+        t_ms, started, status = int(time.time() * 1000), time.perf_counter(), "UNAVAILABLE"
+        try:
+            self.redis[step["instance"]].run(step, key)
+            status = "OK"
+        finally:
+            self.sent.write(
+                {
+                    "t_ms": t_ms,
+                    "callee": step["instance"],
+                    "method": step["operation"].upper(),
+                    "status": status,
+                    "request_bytes": step["bytes"] if step["operation"] == "set" else 0,
+                    "response_bytes": 0,
+                    "seconds": time.perf_counter() - started,
+                }
+            )
 
     def send(self, call):
         """Starts one outgoing call."""
