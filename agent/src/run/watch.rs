@@ -5,17 +5,14 @@ use crate::config::Config;
 use crate::outputs::recording::Recorder;
 use crate::outputs::{Published, Snapshot};
 use faultline_core::event::{Event, Missing};
-use faultline_core::pipeline::Pipeline;
+use faultline_core::pipeline::{GRACE, Pipeline};
 use faultline_core::recording::Item;
 use faultline_core::report::Report;
-use faultline_core::units::{Nanos, Timestamp};
+use faultline_core::units::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
-
-/// Time after a step's end until it is closed: what the sources saw before the end has arrived by then.
-const GRACE: Nanos = Nanos::from_millis(300);
 
 /// Events taken from the queue at once, so that a flood does not keep a step from being closed.
 const BATCH: usize = 1024;
@@ -72,7 +69,7 @@ impl Watch {
         }
     }
 
-    /// The first end of a step after `now`, and the grace.
+    /// When the next step may be closed.
     fn next_due(&self, now: Timestamp) -> Timestamp {
         let length = self.config.settings.step_length;
         let running = Timestamp(now.0.saturating_sub(GRACE.0)).step(length);
