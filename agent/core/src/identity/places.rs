@@ -22,6 +22,9 @@ const MAX_CGROUPS: usize = 8192;
 /// Authorities that one place is called by: more than a handful are a proxy's.
 const MAX_AUTHORITIES: usize = 8;
 
+/// A cgroup that is gone keeps its name for so many steps: its sockets' last calls may come in the next one.
+const FAREWELL_STEPS: u8 = 3;
+
 /// Hosts that one place calls. A gateway calls dozens; a proxy's own names are among its busiest.
 const MAX_CALLED: usize = 64;
 
@@ -59,6 +62,8 @@ pub struct Places {
     owners: BTreeMap<CgroupId, CgroupId>,
     wire: BTreeMap<Place, Wire>,
     assigned: BTreeMap<Place, ServiceId>,
+    /// Cgroups that are gone, and for how many steps: the last calls of their sockets still need their names.
+    leaving: BTreeMap<CgroupId, u8>,
 }
 
 /// A service changed its name.
@@ -77,17 +82,36 @@ pub struct Change {
 impl Places {
     /// Learns who lives in a cgroup, or that it is gone.
     pub fn learn(&mut self, identity: CgroupIdentity) {
-        self.owners.clear();
-        if let Some(old) = self.cgroups.remove(&identity.cgroup) {
-            self.by_path.remove(&old.path);
-        }
         if identity.gone {
-            let place = Place::Cgroup(identity.cgroup);
-            self.wire.remove(&place);
-            self.assigned.remove(&place);
-        } else if self.cgroups.len() < MAX_CGROUPS {
+            if self.cgroups.contains_key(&identity.cgroup) {
+                self.leaving.entry(identity.cgroup).or_default();
+            }
+            return;
+        }
+        self.owners.clear();
+        self.leaving.remove(&identity.cgroup);
+        self.remove(identity.cgroup);
+        if self.cgroups.len() < MAX_CGROUPS {
             self.by_path.insert(identity.path.clone(), identity.cgroup);
             self.cgroups.insert(identity.cgroup, identity);
+        }
+    }
+
+    /// Forgets, at the end of a step, the cgroups that are gone for long enough and that nobody uses.
+    pub fn forget_gone(&mut self, is_used: impl Fn(CgroupId) -> bool) {
+        let mut gone = Vec::new();
+        for (cgroup, steps) in &mut self.leaving {
+            *steps = steps.saturating_add(1);
+            if *steps > FAREWELL_STEPS && !is_used(*cgroup) {
+                gone.push(*cgroup);
+            }
+        }
+        for cgroup in gone {
+            self.owners.clear();
+            self.leaving.remove(&cgroup);
+            self.remove(cgroup);
+            self.wire.remove(&Place::Cgroup(cgroup));
+            self.assigned.remove(&Place::Cgroup(cgroup));
         }
     }
 
@@ -195,6 +219,14 @@ impl Places {
             Some(path)
         })
         .filter_map(|path| self.by_path.get(path).copied())
+    }
+
+    fn remove(&mut self, cgroup: CgroupId) {
+        if let Some(old) = self.cgroups.remove(&cgroup)
+            && self.by_path.get(&old.path) == Some(&cgroup)
+        {
+            self.by_path.remove(&old.path);
+        }
     }
 
     fn is_root(&self, cgroup: CgroupId) -> bool {

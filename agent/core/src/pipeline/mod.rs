@@ -393,7 +393,7 @@ impl Pipeline {
 
     /// Forgets connections that were closed and services that were not seen for long.
     fn forget(&mut self, step: Step, start: Timestamp) {
-        self.world.connections.forget_closed_before(start);
+        self.world.forget_before(start);
         for service in self.history.forget_before(Step(step.0.saturating_sub(FORGET_AFTER))) {
             let name = self.world.services.text(service);
             self.ledger.forget(service, &name);

@@ -5,7 +5,7 @@ use crate::connections::Connections;
 use crate::event::{CgroupIdentity, CgroupSample};
 use crate::identity::Services;
 use crate::identity::places::{Place, Places};
-use crate::units::{CgroupId, ServiceId};
+use crate::units::{CgroupId, ServiceId, Timestamp};
 use std::collections::BTreeMap;
 
 /// Cgroups whose last sample is kept, as many as have names.
@@ -41,6 +41,13 @@ impl World {
             self.samples.remove(&identity.cgroup);
         }
         self.places.learn(identity);
+    }
+
+    /// Forgets the connections that were closed before `time`, and the cgroups that are gone.
+    pub(super) fn forget_before(&mut self, time: Timestamp) {
+        self.connections.forget_closed_before(time);
+        let connections = &self.connections;
+        self.places.forget_gone(|cgroup| connections.iter().any(|(_, end)| end.cgroup == cgroup));
     }
 
     /// Keeps a cgroup's sample and returns the one before; `None` beyond the bound.

@@ -195,3 +195,17 @@ fn a_connection_older_than_the_agent_has_its_sides_by_its_calls_or_ports() {
     node.sample(1_000, 3, Protocol::Other, exchanges(5, 900));
     assert_eq!(edges(&first(&mut node)), ["cart -> redis-cart", "web -> cart"]);
 }
+
+#[test]
+fn a_service_that_ends_keeps_its_name_to_the_end() {
+    let mut node = Node::new();
+    node.cgroup(10, "/web", "web");
+    node.cgroup(11, "/cart", "cart");
+    let pair = node.pair(10, 100, 10, 11, 7070);
+    node.both(500, pair, 1, &ok("", 20));
+    node.identity(11, "/cart", |identity| identity.gone = true);
+    assert_eq!(services(&first(&mut node)), ["cart", "web"]);
+    for step in 2..8 {
+        assert_eq!(services(&node.tick(step * 5_000 + 600).unwrap()), ["cart", "web"]);
+    }
+}
