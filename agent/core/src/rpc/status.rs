@@ -29,6 +29,48 @@ pub(super) struct Told {
     pub(super) readable: bool,
     /// One whole request message and one whole response message, and no byte missed.
     pub(super) unary: bool,
+    /// The trailers hold the same unseen entries as those of calls that were OK.
+    pub(super) like_ok: bool,
+}
+
+impl Told {
+    /// The status cannot be read, but what was seen can only mean OK.
+    pub(super) fn means_ok(&self, ending: Ending) -> bool {
+        let http_ok = matches!(self.http_status, None | Some(200));
+        let unread = self.grpc_status.is_none() && !self.readable;
+        ending == Ending::Trailers && unread && http_ok && (self.unary || self.like_ok)
+    }
+}
+
+/// Which trailers mean OK on a connection whose header table was joined late. Every stack indexes
+/// `grpc-status: 0`, so the trailers of all calls that are OK hold the same unseen entries, and those of a call
+/// with another status do not. Unary answers tell which entries these are.
+#[derive(Debug, Default)]
+pub(super) struct OkTrailers {
+    part: Option<u64>,
+    times: u32,
+}
+
+/// Unary answers in a row that must agree. A single one may be a stream that failed after its only message.
+const AGREEING: u32 = 3;
+
+impl OkTrailers {
+    /// A unary answer had these unseen trailers.
+    pub(super) fn learn(&mut self, part: Option<u64>) {
+        if part.is_some() && part == self.part {
+            self.times = self.times.saturating_add(1);
+        } else if part.is_some() && self.times < AGREEING {
+            (self.part, self.times) = (part, 1);
+        } else if part.is_some() {
+            // The entries changed, or one of the answers was not OK: begin to lose trust.
+            self.times -= 1;
+        }
+    }
+
+    /// These unseen trailers mean OK.
+    pub(super) fn knows(&self, part: Option<u64>) -> bool {
+        part.is_some() && part == self.part && self.times >= AGREEING
+    }
 }
 
 /// The status of a call that ended with headers.
@@ -40,11 +82,7 @@ pub(super) fn by_headers(ending: Ending, told: Told) -> Status {
             source: StatusSource::Wire,
         },
         Told { http_status: Some(status), readable: true, .. } if status != 200 => inferred(by_http(status)),
-        Told { readable: false, unary: true, http_status: None | Some(200), .. }
-            if ending == Ending::Trailers =>
-        {
-            inferred(code::OK)
-        }
+        told if told.means_ok(ending) => inferred(code::OK),
         _ => NOT_TOLD,
     }
 }

@@ -2,7 +2,8 @@
 //! [`super::connection`], which also decides when a stream is finished.
 
 use super::messages::Counter;
-use super::status::{self, NOT_TOLD, Told};
+use super::status::{self, NOT_TOLD, OkTrailers, Told};
+use super::streams::Head;
 use crate::call::{Call, Ending, Method, Status, View};
 use crate::h2::hpack::Fields;
 use crate::units::{ConnectionId, Nanos, StreamId, Timestamp};
@@ -89,21 +90,14 @@ impl Stream {
         self.request.is_some()
     }
 
-    /// The response's headers or trailers.
-    pub(super) fn response(
-        &mut self,
-        began: Timestamp,
-        at: Timestamp,
-        fields: &Fields,
-        readable: bool,
-        end_stream: bool,
-    ) {
+    /// The response's headers or trailers; `ok` knows which unseen trailers mean OK.
+    pub(super) fn response(&mut self, head: &Head, ok: &mut OkTrailers) {
+        let Head { began, at, ref fields, readable, end_stream, .. } = *head;
         if !end_stream && fields.http_status.is_some_and(|status| status < 200) {
             return;
         }
         let begun = self.head_at.is_some() || self.received.messages().count > 0;
-        let head = fields.http_status.is_some() || (!end_stream && self.head_at.is_none());
-        if head {
+        if fields.http_status.is_some() || (!end_stream && self.head_at.is_none()) {
             self.head_at = self.head_at.or(Some(began));
             self.http_status = fields.http_status.or(self.http_status);
             if self.grpc.is_none() {
@@ -128,7 +122,11 @@ impl Stream {
             http_status: self.http_status,
             readable,
             unary: unary(&self.sent) && unary(&self.received),
+            like_ok: ok.knows(fields.unseen_part()),
         };
+        if told.means_ok(ending) && told.unary {
+            ok.learn(fields.unseen_part());
+        }
         self.end(at, ending, status::by_headers(ending, told));
     }
 

@@ -2,6 +2,7 @@
 //! out once a stream is finished. [`super::connection`] reads the bytes, [`super::stream`] knows one stream.
 
 use super::Shared;
+use super::status::OkTrailers;
 use super::stream::Stream;
 use crate::call::{Ending, View};
 use crate::event::{Direction, Event, InFlight, Loss, LossReason};
@@ -41,6 +42,7 @@ pub(super) struct Streams {
     /// Streams that are known not to be gRPC were seen, and none that is.
     only_plain: bool,
     saw_grpc: bool,
+    ok_trailers: OkTrailers,
 }
 
 /// A header block with what it came in.
@@ -78,6 +80,7 @@ impl Streams {
             request_behind: false,
             only_plain: false,
             saw_grpc: false,
+            ok_trailers: OkTrailers::default(),
         }
     }
 
@@ -142,7 +145,7 @@ impl Streams {
         if let Some(stream) = self.open.get_mut(&id) {
             let ended = stream.ended_at().is_some();
             stream.last = head.at;
-            stream.response(head.began, head.at, &head.fields, head.readable, head.end_stream);
+            stream.response(head, &mut self.ok_trailers);
             self.ended(id, ended, shared, out);
         }
     }

@@ -129,6 +129,9 @@ pub(crate) struct Fields {
     pub(crate) previous_attempts: Option<u32>,
     /// Fields whose name or whole entry was inserted before the agent looked.
     pub(crate) unseen: u32,
+    /// The unseen entries in their order, folded into one number; 0 if a literal with an unseen name is among
+    /// them.
+    unseen_fold: Option<u64>,
     /// The unseen entry that most likely is the path.
     path_entry: Option<u64>,
     /// `:method` was read before any unseen entry.
@@ -157,7 +160,10 @@ impl Fields {
             (Name::GrpcTimeout, Field::Timeout(timeout)) => self.timeout = Some(timeout),
             (Name::GrpcEncoding, Field::Text(text)) => self.encoding = Some(text),
             (Name::PreviousAttempts, Field::Number(attempts)) => self.previous_attempts = Some(attempts),
-            (Name::Unseen, _) => self.unseen += 1,
+            (Name::Unseen, _) => {
+                self.unseen += 1;
+                self.unseen_fold = Some(0);
+            }
             _ => {}
         }
     }
@@ -168,10 +174,21 @@ impl Fields {
     /// :method :scheme`: the first after `:method`, or the second before it.
     pub(super) fn add_unseen(&mut self, number: u64) {
         self.unseen += 1;
+        self.unseen_fold = match self.unseen_fold {
+            Some(0) => Some(0),
+            // The multiplier of FNV-1a; the numbers are no one's choice, so mixing well is enough.
+            before => Some((before.unwrap_or(0) ^ (number + 1)).wrapping_mul(0x0100_0000_01b3).max(1)),
+        };
         let second = self.unseen == 2 && !self.request;
         if self.method.is_none() && (self.unseen == 1 || (second && !self.method_first)) {
             self.path_entry = Some(number);
         }
+    }
+
+    /// What stands for the unseen part of this block: equal for blocks that hold the same unseen entries. `None`
+    /// if nothing was unseen, or not as whole entries.
+    pub(crate) fn unseen_part(&self) -> Option<u64> {
+        self.unseen_fold.filter(|fold| *fold != 0)
     }
 
     /// The number of the entry that stands for the path, if that was not read.
