@@ -25,6 +25,10 @@ const MAX_CONTROL: u32 = 1 << 20;
 /// Longest frame of an unknown type that is believed, in bytes: extensions in use are far smaller.
 const MAX_UNKNOWN: u32 = 65_536;
 
+/// Longest frame that is believed before a joined walk has proved itself, in bytes: what most stacks send at
+/// most is 16 KiB. A wrong place costs no more than this before it is noticed.
+const MAX_UNPROVED: u32 = 65_536;
+
 /// A block buffer larger than this is given back after use, so that idle connections stay small.
 const KEPT_BUFFER: usize = 2048;
 
@@ -225,6 +229,9 @@ pub(crate) struct Walker {
     /// Where the payload of the frame being read begins in `block`.
     payload_start: usize,
     unfinished: Option<Unfinished>,
+    /// The walk began at a place that a search took for a header, and no header block has come since: bodies
+    /// may look like frames, but hardly like blocks too.
+    unproved: bool,
     /// When the first byte of the frame (or of the first frame of the block) passed.
     frame_at: Timestamp,
 }
@@ -238,6 +245,7 @@ impl Default for Walker {
             block: Vec::new(),
             payload_start: 0,
             unfinished: None,
+            unproved: false,
             frame_at: Timestamp(0),
         }
     }
@@ -254,6 +262,11 @@ impl Walker {
     /// A walk that begins at a frame header.
     pub(crate) fn at_header() -> Self {
         Self::default()
+    }
+
+    /// A walk that begins where a search found a chain of headers.
+    pub(crate) fn joined() -> Self {
+        Self { unproved: true, ..Self::default() }
     }
 
     /// A walk that begins at the client's preface.
@@ -330,7 +343,8 @@ impl Walker {
         let frame = Header::parse(self.short);
         let continues =
             frame.kind == CONTINUATION && self.unfinished.is_some_and(|b| b.stream == frame.stream);
-        if !frame.legal() || (self.unfinished.is_some() && !continues) {
+        let doubtful = self.unproved && (frame.evidence().is_none() || frame.length > MAX_UNPROVED);
+        if doubtful || !frame.legal() || (self.unfinished.is_some() && !continues) {
             self.unfinished = None;
             return Step::Part(Part::Malformed);
         }
@@ -408,6 +422,7 @@ impl Walker {
         {
             *bytes = rest;
             self.unfinished = None;
+            self.unproved = false;
             self.state = State::Header;
             let block = fragment(frame, payload);
             let Unfinished { stream, end_stream, promise, .. } = begun;
@@ -438,6 +453,7 @@ impl Walker {
         match self.unfinished {
             Some(Unfinished { stream, end_stream, promise, readable }) if frame.has(END_HEADERS) => {
                 self.unfinished = None;
+                self.unproved = false;
                 Step::Buffered { stream, end_stream, promise, readable }
             }
             _ => Step::More,

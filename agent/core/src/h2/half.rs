@@ -190,7 +190,7 @@ impl Half {
     }
 
     fn found(&mut self, at: Timestamp, found: super::search::Found, reader: &mut impl Reader) {
-        self.mode = Mode::Walking(if found.preface { Walker::at_preface() } else { Walker::at_header() });
+        self.mode = Mode::Walking(if found.preface { Walker::at_preface() } else { Walker::joined() });
         for run in found.runs {
             // A walk that is lost again at once begins a new search with the next segment.
             if self.run(at, run, reader).is_some() {
