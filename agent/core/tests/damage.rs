@@ -103,12 +103,11 @@ fn shuffle(segments: &[Segment], moves: &[usize]) -> Vec<Segment> {
     let mut moves = moves.iter().copied().cycle();
     let mut shuffled: Vec<Segment> = Vec::new();
     for run in segments.chunk_by(|a, b| a.direction == b.direction) {
-        let mut run = run.to_vec();
-        for place in 0..run.len() {
-            let other = (place + moves.next().unwrap_or(0)).min(run.len() - 1);
-            run.swap(place, other);
-        }
-        shuffled.extend(run);
+        // No segment passes more than the largest move of others.
+        let mut run: Vec<(usize, &Segment)> =
+            run.iter().enumerate().map(|(place, s)| (place + moves.next().unwrap_or(0), s)).collect();
+        run.sort_by_key(|(place, _)| *place);
+        shuffled.extend(run.into_iter().map(|(_, segment)| segment.clone()));
     }
     for (index, segment) in shuffled.iter_mut().enumerate() {
         segment.at = Timestamp(1_000_000 + index as u64 * 1000);
