@@ -1,9 +1,10 @@
 //! Every map, each with its bound and the reason for it.
 
 use crate::state::{Connection, Message, MessageKey, Scratch};
+use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, RingBuf};
 use faultline_abi::loss;
 
 /// Scratch slots per CPU: a process can be interrupted by a softirq, that by a hard interrupt's softirq
@@ -31,6 +32,10 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 
 #[map]
 pub static MESSAGES: LruHashMap<MessageKey, Message> = LruHashMap::with_max_entries(UNFINISHED_MESSAGES, 0);
 
+/// When the agent was last woken.
+#[map]
+static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
+
 /// What was not seen, by [`loss`].
 #[map]
 pub static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::PLACES, 0);
@@ -42,4 +47,19 @@ pub fn count_loss(place: u32) {
         // SAFETY: the pointer is this CPU's own counter; a softirq that interrupts may lose one increment.
         unsafe { *counter += 1 };
     }
+}
+
+/// The flag to send a record with. To wake the agent costs more than to write a record, so it is woken once
+/// in a while; it then looks by itself for longer than that (`REST` and `ROUNDS` in its drain).
+#[inline(always)]
+pub fn wakeup(now: u64) -> u64 {
+    let Some(woken) = WOKEN.get_ptr_mut(0) else { return u64::from(BPF_RB_FORCE_WAKEUP) };
+    // SAFETY: a map value. Two CPUs may both wake, which does no harm.
+    unsafe {
+        if now.wrapping_sub(woken.read_volatile()) < faultline_abi::WAKE_EVERY_NANOS {
+            return u64::from(BPF_RB_NO_WAKEUP);
+        }
+        woken.write_volatile(now);
+    }
+    u64::from(BPF_RB_FORCE_WAKEUP)
 }

@@ -1,7 +1,7 @@
 //! Tells once a second what TCP knows of a connection, and counts exchanges: a run of bytes one way, then
 //! an answer. Called by [`crate::observe`] and [`crate::socket`]; records leave through the ring.
 
-use crate::maps::{RECORDS, count_loss};
+use crate::maps::{RECORDS, count_loss, wakeup};
 use crate::state::Connection;
 use crate::walk::opaque;
 use faultline_abi::{BUCKETS, Head, SampleRecord, kind, loss};
@@ -96,7 +96,7 @@ pub fn sample(
             c.histogram[place] = 0;
         }
     }
-    entry.submit(0);
+    entry.submit(wakeup(now));
     c.exchanges = 0;
     c.exchange_nanos = 0;
     c.exchange_max = 0;

@@ -1,7 +1,7 @@
 //! What happens to sockets: connects, accepts, closes, failed connects. Callbacks of the kernel come in,
 //! records leave through the ring.
 
-use crate::maps::{RECORDS, count_loss};
+use crate::maps::{RECORDS, count_loss, wakeup};
 use crate::observe::connection_of;
 use crate::sample::sample;
 use crate::state::Connection;
@@ -11,6 +11,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sock_ops_cb_flags_set};
 use aya_ebpf::programs::SockOpsContext;
+use aya_log_ebpf::debug;
 use faultline_abi::{
     ClosedRecord, ConnectFailedRecord, Head, OpenedRecord, family as families, kind, loss, role,
 };
@@ -47,6 +48,8 @@ pub fn changed(ctx: &SockOpsContext) {
             state_changed(ops, c, now);
             return;
         }
+        // Gone at load time unless the agent asks for the programs' own log.
+        debug!(ctx, "socket operation {} from port {}", op, ctx.local_port());
         bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG as i32);
         if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
             c.connecting_at = now;
@@ -120,7 +123,7 @@ unsafe fn connect_failed(ops: *mut bpf_sock_ops, c: &mut Connection, now: u64) {
         remote_port: (port.swap_bytes() & 0xffff) as u16,
         reserved: 0,
     });
-    entry.submit(0);
+    entry.submit(wakeup(now));
 }
 
 /// Tells of a connection.
@@ -149,7 +152,7 @@ pub fn opened(
         remote_port: ports.1,
         reserved: 0,
     });
-    entry.submit(0);
+    entry.submit(wakeup(now));
 }
 
 /// Tells of a connection's end.
@@ -163,7 +166,7 @@ pub fn closed(c: &mut Connection, now: u64) {
     entry.write(ClosedRecord {
         head: Head { kind: kind::CLOSED, size: size_of::<ClosedRecord>() as u32, at: now, cookie: c.cookie },
     });
-    entry.submit(0);
+    entry.submit(wakeup(now));
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@
 //! proves one step instead of unrolling the walk. A bounded `for` did the same walk and cost it minutes.
 
 use crate::frame::Header;
-use crate::maps::{MESSAGES, RECORDS, count_loss};
+use crate::maps::{MESSAGES, RECORDS, count_loss, wakeup};
 use crate::state::{
     AREA, Direction, FLUSH_AT, Message, MessageKey, NO_PIECE, RAW_EPISODE, Scratch, WINDOW, payload, phase,
 };
@@ -336,7 +336,7 @@ pub fn send(s: &mut Scratch) {
             (&raw const RECORDS).cast_mut().cast(),
             (&raw mut s.record).cast(),
             u64::from(size),
-            0,
+            wakeup(s.now),
         )
     };
     if failed != 0 {

@@ -1,4 +1,5 @@
-//! Attaches the kernel programs and prints what they see until interrupted: `probes [SECONDS]`.
+//! Attaches the kernel programs and prints what they see: `probes [SECONDS]`. At the end it prints what the
+//! programs cost, if the kernel counts that (`sysctl kernel.bpf_stats_enabled=1`).
 #![allow(clippy::print_stdout, reason = "it prints")]
 
 use faultline::sources::probes::{Options, Probes, probe_support};
@@ -17,12 +18,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             return Err(error.into());
         }
     };
-    println!("{:?}", probes.program_ids());
+    let ids: Vec<u32> = probes.program_ids().into_iter().map(|(_, id)| id).collect();
     let (events, mut seen) = tokio::sync::mpsc::channel(65_536);
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let running = tokio::spawn(probes.run(events, stopped));
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
+        for program in aya::programs::loaded_programs().flatten().filter(|program| ids.contains(&program.id())) {
+            let runs = program.run_count();
+            println!(
+                "program {} verified in {:?} instructions, {runs} runs of {} ns",
+                program.name_as_str().unwrap_or_default(),
+                program.verified_instruction_count(),
+                program.run_time().as_nanos() / u128::from(runs.max(1)),
+            );
+        }
         stop.send_replace(true);
     });
     while let Some(event) = seen.recv().await {

@@ -71,6 +71,10 @@ pub mod loss {
     pub const PLACES: u32 = 3;
 }
 
+/// The programs wake the agent at most once in so many nanoseconds; the agent looks into the ring by itself
+/// for longer than this after it found something.
+pub const WAKE_EVERY_NANOS: u64 = 5_000_000;
+
 /// How many buckets [`SampleRecord::histogram`] has: `[2^i, 2^(i+1))` microseconds each.
 pub const BUCKETS: usize = 24;
 

@@ -5,9 +5,9 @@ use super::record::parse;
 use super::{AttachError, Probes};
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use bytes::BytesMut;
-use faultline_abi::loss;
+use faultline_abi::{WAKE_EVERY_NANOS, loss};
 use faultline_core::event::{Event, Loss, LossReason};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 use tokio::sync::watch;
@@ -16,7 +16,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 /// Records of one batch share one allocation; more would keep much memory alive for one slow record.
 const BATCH_BYTES: usize = 256 << 10;
 /// Many records come together: waiting a little after each round saves wake-ups, and is far below a step.
-const REST: Duration = Duration::from_millis(3);
+const REST: Duration = Duration::from_millis(5);
+/// Rounds without a record before the drain waits to be woken. The programs do not wake it again within
+/// [`WAKE_EVERY_NANOS`], so what they write meanwhile must be looked for.
+const ROUNDS: u32 = 3;
+const _: () = assert!(REST.as_nanos() * (ROUNDS as u128 - 1) > WAKE_EVERY_NANOS as u128);
 /// How often losses are read, and the ring is looked at even without news.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a full queue may hold up the drain; the ring buffers meanwhile.
@@ -64,9 +68,8 @@ impl Probes {
                 }
                 ready = ring.readable_mut() => {
                     let Ok(mut ready) = ready else { break };
-                    empty(ready.get_inner_mut(), &mut out).await;
                     ready.clear_ready();
-                    sleep(REST).await;
+                    rounds(ring.get_mut(), &mut out, &stop).await;
                 }
             }
         }
@@ -78,8 +81,21 @@ impl Probes {
     }
 }
 
-/// Takes records until there are none.
-async fn empty(ring: &mut RingBuf<MapData>, out: &mut Outlet) {
+/// Takes records round after round until none came for some.
+async fn rounds(ring: &mut RingBuf<MapData>, out: &mut Outlet, stop: &watch::Receiver<bool>) {
+    let began = Instant::now();
+    let mut idle = 0;
+    // Losses are told by whoever called this: under a steady load it must return as well.
+    while idle < ROUNDS && began.elapsed() < LOOK_EVERY && !*stop.borrow() {
+        idle = if empty(ring, out).await { 0 } else { idle + 1 };
+        sleep(REST).await;
+    }
+    empty(ring, out).await;
+}
+
+/// Takes records until there are none; whether there were any.
+async fn empty(ring: &mut RingBuf<MapData>, out: &mut Outlet) -> bool {
+    let mut any = false;
     loop {
         let mut bytes = BytesMut::new();
         let mut lengths = Vec::new();
@@ -91,8 +107,9 @@ async fn empty(ring: &mut RingBuf<MapData>, out: &mut Outlet) {
             }
         }
         if lengths.is_empty() {
-            return;
+            return any;
         }
+        any = true;
         let mut batch = bytes.freeze();
         for length in lengths {
             let event =
