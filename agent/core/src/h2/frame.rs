@@ -10,7 +10,15 @@
 //! A frame that lies whole in the input is read where it is; only one that straddles two segments is copied,
 //! and never a DATA body. A header that no peer may send ends the walk: the caller then searches for frames.
 
+mod header;
+mod input;
+
 use crate::units::Timestamp;
+pub(crate) use header::Header;
+use header::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PUSH_PROMISE, RST_STREAM, WITH_PRIORITY,
+};
+pub(crate) use input::Input;
 
 /// What a client sends first (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -18,145 +26,12 @@ pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Longest header block that is read, in bytes; servers accept 8 to 16 KiB. A longer one loses the table.
 const MAX_BLOCK: usize = 65_536;
 
-/// Longest frame that is believed if it is not DATA, in bytes. No stack lets a peer send more by default than
-/// 16 KiB; 1 MiB leaves room for those that raise it.
-const MAX_CONTROL: u32 = 1 << 20;
-
-/// Longest frame of an unknown type that is believed, in bytes: extensions in use are far smaller.
-const MAX_UNKNOWN: u32 = 65_536;
-
 /// Longest frame that is believed before a joined walk has proved itself, in bytes: what most stacks send at
 /// most is 16 KiB. A wrong place costs no more than this before it is noticed.
 const MAX_UNPROVED: u32 = 65_536;
 
 /// A block buffer larger than this is given back after use, so that idle connections stay small.
 const KEPT_BUFFER: usize = 2048;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-const PADDED: u8 = 0x8;
-const WITH_PRIORITY: u8 = 0x20;
-
-/// A frame's header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
-    /// Bytes of payload.
-    pub(crate) length: u32,
-    kind: u8,
-    flags: u8,
-    stream: u32,
-}
-
-impl Header {
-    /// Its length in bytes.
-    pub(crate) const LENGTH: usize = 9;
-
-    pub(crate) fn parse(bytes: [u8; Self::LENGTH]) -> Self {
-        let [a, b, c, kind, flags, s, t, u, v] = bytes;
-        let stream = u32::from_be_bytes([s, t, u, v]) & 0x7fff_ffff;
-        Self { length: u32::from_be_bytes([0, a, b, c]), kind, flags, stream }
-    }
-
-    fn has(self, flag: u8) -> bool {
-        self.flags & flag != 0
-    }
-
-    /// A peer may send it. Unknown types are legal; flags that a type does not define are ignored.
-    pub(crate) fn legal(self) -> bool {
-        let on_stream = self.stream != 0;
-        match self.kind {
-            DATA => on_stream,
-            HEADERS | PUSH_PROMISE | CONTINUATION => on_stream && self.length <= MAX_CONTROL,
-            PRIORITY => on_stream && self.length == 5,
-            RST_STREAM => on_stream && self.length == 4,
-            SETTINGS => !on_stream && self.length.is_multiple_of(6) && self.length <= MAX_UNKNOWN,
-            PING => !on_stream && self.length == 8,
-            GOAWAY => !on_stream && (8..=MAX_UNKNOWN).contains(&self.length),
-            WINDOW_UPDATE => self.length == 4,
-            _ => self.length <= MAX_UNKNOWN,
-        }
-    }
-
-    /// How much it speaks for a frame beginning here, in steps of about eight bits of luck; `None` if nothing
-    /// common looks like this. Stricter than [`Header::legal`]: it is asked of bytes that may be anything.
-    pub(crate) fn evidence(self) -> Option<u32> {
-        let defined = match self.kind {
-            DATA => END_STREAM | PADDED,
-            HEADERS => END_STREAM | END_HEADERS | PADDED | WITH_PRIORITY,
-            SETTINGS | PING => END_STREAM,
-            PUSH_PROMISE => END_HEADERS | PADDED,
-            CONTINUATION => END_HEADERS,
-            _ => 0,
-        };
-        if self.kind > CONTINUATION || !self.legal() || self.flags & !defined != 0 {
-            return None;
-        }
-        match self.kind {
-            PING | RST_STREAM | WINDOW_UPDATE | PRIORITY => Some(3),
-            SETTINGS => Some(2),
-            HEADERS | CONTINUATION if self.length == 0 => None,
-            _ => Some(1),
-        }
-    }
-
-    /// It is the SETTINGS frame with which a server starts.
-    pub(crate) fn server_start(self) -> bool {
-        self.kind == SETTINGS && self.flags == 0 && self.legal()
-    }
-}
-
-/// Bytes in order.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Input<'a> {
-    /// Seen.
-    Bytes(&'a [u8]),
-    /// Not seen, but known to lie inside a DATA frame's payload: this many.
-    Skipped(u32),
-}
-
-impl Input<'_> {
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Bytes(bytes) => bytes.is_empty(),
-            Self::Skipped(count) => *count == 0,
-        }
-    }
-
-    /// Takes `count` from the front, or all there is.
-    fn take(&mut self, count: u32) -> Self {
-        match self {
-            Self::Bytes(bytes) => {
-                let (front, rest) = bytes.split_at(bytes.len().min(count as usize));
-                *bytes = rest;
-                Input::Bytes(front)
-            }
-            Self::Skipped(left) => {
-                let front = count.min(*left);
-                *left -= front;
-                Input::Skipped(front)
-            }
-        }
-    }
-
-    /// How many.
-    pub(crate) fn length(&self) -> u32 {
-        match self {
-            Self::Bytes(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-            Self::Skipped(count) => *count,
-        }
-    }
-}
 
 /// A part of what a direction says.
 #[derive(Debug)]
