@@ -53,9 +53,14 @@ impl Peers {
             grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
             grpc.unary(request, path, ProstCodec::<Parcel, Parcel>::default()).await
         };
+        let late = || Status::deadline_exceeded(format!("{} ms passed", call.deadline_ms));
         let answer = match tokio::time::timeout(deadline, calling).await {
+            // tonic's own timer says CANCELLED where other stacks say DEADLINE_EXCEEDED.
+            Ok(Err(status)) if status.code() == Code::Cancelled && line.started.elapsed() >= deadline => {
+                Err(late())
+            }
             Ok(answer) => answer,
-            Err(_) => Err(Status::deadline_exceeded(format!("{} ms passed", call.deadline_ms))),
+            Err(_) => Err(late()),
         };
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
         line.end(code, answer.as_ref().map_or(0, |answer| answer.get_ref().encoded_len() as u64));
