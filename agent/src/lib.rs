@@ -3,6 +3,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod model;
 pub mod outputs;
 pub mod run;
 pub mod sources;

@@ -1,2 +1,197 @@
-//! To be written.
-fn main() {}
+//! Trains, quantises and checks the autoencoder: normal windows in, `autoencoder.onnx` and `contract.json`
+//! out. Without a recording it trains on made-up normal life ([`synthetic`]).
+//!
+//! Training is seeded and runs on one thread: the same machine gives the same file; another may differ in
+//! the last bits, so what is promised is the check at the end, not the file's digest.
+#![expect(clippy::indexing_slicing, reason = "matrices of known shapes; a trainer may panic")]
+
+mod net;
+mod onnx;
+mod quantise;
+mod random;
+mod synthetic;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use faultline_core::encode::{self, CHANNELS, Contract, Encoded, STEPS, encode};
+use faultline_core::history::History;
+use faultline_core::score::{Model, reconstruction_errors};
+use faultline_core::units::Step;
+use ndarray::Array2;
+use net::{Net, Sample};
+use random::Random;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// The quantised model must order windows as the trained one does.
+const LEAST_CORRELATION: f64 = 0.99;
+/// Windows that calibrate the quantisation.
+const CALIBRATION: usize = 1024;
+/// Quantiles of the errors that the contract tells.
+const QUANTILES: [f64; 7] = [0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999];
+/// Every so many steps a window: neighbours overlap, and tell little new.
+const STRIDE: u64 = 5;
+
+/// Trains, quantises and checks the autoencoder.
+#[derive(Parser)]
+struct Arguments {
+    /// Where to write autoencoder.onnx and contract.json.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR")))]
+    out: PathBuf,
+    /// Seed of everything.
+    #[arg(long, default_value_t = 20)]
+    seed: u64,
+    /// Passes over the windows.
+    #[arg(long, default_value_t = 14)]
+    passes: usize,
+    /// Made-up services.
+    #[arg(long, default_value_t = 200)]
+    services: u32,
+    /// Steps of each.
+    #[arg(long, default_value_t = 460)]
+    steps: u64,
+    /// ONNX Runtime's library, for the check [default: as the agent finds it].
+    #[arg(long)]
+    runtime: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    println!("seed {}", arguments.seed);
+    let mut random = Random::new(arguments.seed);
+    let windows = windows(&synthetic::normal(arguments.services, arguments.steps, arguments.seed));
+    // Whole services are held out at the end: neighbouring windows share steps.
+    let (train, held) = windows.split_at(windows.len() * 4 / 5);
+    let samples: Vec<Sample> = train.iter().map(|w| (w.values.clone(), w.present.clone())).collect();
+    let mut net = Net::new(&mut random);
+    let started = Instant::now();
+    let loss = net::train(&mut net, &samples, arguments.passes, &mut random);
+    println!("{} windows, loss {loss:.4}, {:.0} s", samples.len(), started.elapsed().as_secs_f64());
+
+    let calibration: Vec<_> = random.order(train.len()).into_iter().take(CALIBRATION).collect();
+    let calibration: Vec<_> = calibration.into_iter().map(|index| train[index].values.view()).collect();
+    let trained = onnx::float(&net);
+    let quantised = onnx::quantised(&quantise::quantise(&net, &calibration));
+    let mut contract = contract(&arguments, &quantised);
+    check(&mut contract, &trained, &quantised, held, arguments.runtime.as_deref())?;
+    write(&arguments.out.join("autoencoder.onnx"), &quantised)?;
+    write(&arguments.out.join("contract.json"), &serde_json::to_vec_pretty(&contract)?)?;
+    println!("{} bytes before quantisation, {} after", trained.len(), quantised.len());
+    Ok(())
+}
+
+/// The windows of a normal history, encoded as the agent does.
+fn windows(history: &History) -> Vec<Encoded> {
+    let newest = history.newest().unwrap_or_default();
+    let services: Vec<_> = history.services().collect();
+    services
+        .into_iter()
+        .flat_map(|service| {
+            (0..=newest.0)
+                .filter(|step| step % STRIDE == 0)
+                .filter_map(move |step| encode(history, service, Step(step)))
+        })
+        .collect()
+}
+
+fn contract(arguments: &Arguments, model: &[u8]) -> Contract {
+    Contract {
+        encoding: encode::VERSION,
+        features: encode::feature_names(),
+        steps: STEPS,
+        sha256: faultline_models::sha256(model),
+        calibration: Vec::new(),
+        seed: arguments.seed,
+        trained_on: format!("{} made-up services over {} steps", arguments.services, arguments.steps),
+        rank_correlation: 0.0,
+    }
+}
+
+/// Runs both models on held-out windows, normal and broken, and fills in what the contract tells of them.
+fn check(
+    contract: &mut Contract,
+    trained: &[u8],
+    quantised: &[u8],
+    held: &[Encoded],
+    runtime: Option<&Path>,
+) -> Result<()> {
+    let mut load = |model: &[u8]| -> Result<Box<dyn Model>> {
+        contract.sha256 = faultline_models::sha256(model);
+        let text = serde_json::to_string(&contract)?;
+        faultline_models::from_bytes(model, &text, runtime).context("the check needs ONNX Runtime")
+    };
+    let (mut trained, mut quantised) = (load(trained)?, load(quantised)?);
+    let before = errors(trained.as_mut(), held)?;
+    let mut after = errors(quantised.as_mut(), held)?;
+    contract.rank_correlation = spearman(&before, &after);
+    let broken: Vec<Encoded> = held.iter().map(broken).collect();
+    let worse = errors(quantised.as_mut(), &broken)?;
+    after.sort_unstable_by(f64::total_cmp);
+    contract.calibration =
+        QUANTILES.into_iter().map(|q| (q, after[(q * (after.len() - 1) as f64) as usize])).collect();
+    let tail = after[after.len() * 99 / 100];
+    let caught = worse.iter().filter(|error| **error > tail).count() as f64 / worse.len() as f64;
+    println!(
+        "rank correlation with the trained net {:.4} on {} windows; {:.0} % of the broken ones are beyond \
+         the worst hundredth of the normal ones",
+        contract.rank_correlation,
+        held.len(),
+        caught * 100.0
+    );
+    if contract.rank_correlation < LEAST_CORRELATION {
+        bail!("quantisation changed the order of the scores: {:.4}", contract.rank_correlation);
+    }
+    Ok(())
+}
+
+fn errors(model: &mut dyn Model, windows: &[Encoded]) -> Result<Vec<f64>> {
+    let mut errors = Vec::new();
+    for batch in windows.chunks(64) {
+        errors.extend(reconstruction_errors(model, batch.iter())?);
+    }
+    Ok(errors)
+}
+
+/// The same window with its latencies far up in the last four steps.
+fn broken(window: &Encoded) -> Encoded {
+    let mut values: Array2<f32> = window.values.clone();
+    for channel in [2, 3, 4, 5] {
+        for step in STEPS - 4..STEPS {
+            values[[channel, step]] = encode::clip(f64::from(values[[channel, step]]) + 6.0) as f32;
+        }
+    }
+    debug_assert_eq!(values.nrows(), CHANNELS);
+    let values = values * &window.present;
+    Encoded { values, present: window.present.clone() }
+}
+
+/// Rank correlation; ties are rare in errors and keep their order.
+fn spearman(left: &[f64], right: &[f64]) -> f64 {
+    let ranks = |values: &[f64]| {
+        let mut order: Vec<usize> = (0..values.len()).collect();
+        order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
+        let mut ranks = vec![0.0; values.len()];
+        for (rank, index) in order.into_iter().enumerate() {
+            ranks[index] = rank as f64;
+        }
+        ranks
+    };
+    let count = left.len() as f64;
+    let squares: f64 = ranks(left).iter().zip(ranks(right)).map(|(a, b)| (a - b).powi(2)).sum();
+    1.0 - 6.0 * squares / (count * (count * count - 1.0))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rank_correlation_by_hand() {
+        assert!((spearman(&[1.0, 2.0, 3.0], &[10.0, 20.0, 30.0]) - 1.0).abs() < 1e-12);
+        assert!((spearman(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]) + 1.0).abs() < 1e-12);
+    }
+}
