@@ -4,6 +4,7 @@
 mod watch;
 
 use crate::config::Config;
+use crate::model;
 use crate::outputs::recording::{self, Recorder};
 use crate::outputs::{Published, http};
 use crate::sources::cgroups::Cgroups;
@@ -114,12 +115,29 @@ async fn pipeline(
 ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
     let started = Started { at: clock::now(), unix_zero: clock::unix_zero(), node: Arc::clone(&config.node) };
     sender.send(Event::Started(started)).await.context("the queue is closed")?;
-    let model: Option<Box<dyn Model>> = None;
+    let model = model(config, sender).await;
     let header = recording::header(&config.settings, model.as_deref());
     let recorder = config.record.as_deref().map(|path| Recorder::start(path, &header)).transpose()?;
     let pipeline = Pipeline::new(config.settings.clone(), model);
     let watch = Watch::new(pipeline, Arc::clone(config), Arc::clone(published), recorder);
     Ok(tokio::spawn(watch.drive(events, clock::now)))
+}
+
+/// The model, or what to say of its absence; the agent works without.
+async fn model(config: &Config, sender: &mpsc::Sender<Event>) -> Option<Box<dyn Model>> {
+    match model::load(config.model.model.as_deref(), config.model.runtime.as_deref()) {
+        Ok(model) => Some(model),
+        Err(error) => {
+            let missing = Missing {
+                at: clock::now(),
+                part: "model".into(),
+                reason: error.to_string().into(),
+                fix: "name the library with --onnx-runtime, or go on without scores".into(),
+            };
+            let _unheard = sender.send(Event::Missing(missing)).await;
+            None
+        }
+    }
 }
 
 /// Starts the sources; the queue ends when the last of them does.

@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long, default_value_t = 20)]
     seed: u64,
     /// Passes over the windows.
-    #[arg(long, default_value_t = 14)]
+    #[arg(long, default_value_t = 10)]
     passes: usize,
     /// Made-up services.
     #[arg(long, default_value_t = 200)]

@@ -80,8 +80,10 @@ const BATCH: usize = 64;
 /// This share of the training inputs is spoiled, so that the net learns to undo faults, not to repeat them:
 /// some channels are shifted for some of the newest steps, and the target stays what it was.
 const SPOILED: f64 = 0.7;
-/// Each channel of a spoiled input is shifted with this chance.
-const SPOILED_CHANNELS: f64 = 0.3;
+/// Channels that a fault moves together: latencies, errors, CPU and throttling, waiting calls, memory.
+const GROUPS: [&[usize]; 5] = [&[2, 3, 4, 5], &[1, 11], &[12, 13], &[8, 9], &[14]];
+/// Each other channel of a spoiled input is shifted with this chance.
+const SPOILED_CHANNELS: f64 = 0.05;
 
 /// A training input: the sample, or a spoiled copy.
 fn spoil((values, present): &Sample, random: &mut Random) -> Array2<f32> {
@@ -90,8 +92,9 @@ fn spoil((values, present): &Sample, random: &mut Random) -> Array2<f32> {
         let first = (random.uniform() * STEPS as f64) as usize;
         let sign = if random.uniform() < 0.7 { 1.0 } else { -1.0 };
         let shift = sign * random.between(2.0, 8.0);
+        let group = GROUPS[(random.uniform() * GROUPS.len() as f64) as usize];
         for channel in 0..CHANNELS {
-            if random.uniform() < SPOILED_CHANNELS {
+            if group.contains(&channel) || random.uniform() < SPOILED_CHANNELS {
                 for step in first..STEPS {
                     let place = [channel, step];
                     input[place] = clip(f64::from(values[place]) + shift) as f32 * present[place];

@@ -3,12 +3,14 @@
 
 mod dataset;
 mod names;
+mod scores;
 mod timeline;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use dataset::{Dataset, Fault, Windows};
 use faultline_core::rank::{Question, rank};
+use faultline_core::score::Model;
 use faultline_core::units::ServiceId;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,8 +53,9 @@ impl Evaluate {
         let mut dataset = Dataset::open(&self.dir)?;
         let mut out = output(self.out.as_deref())?;
         let mut episodes = Episodes::default();
+        let mut model = self.model();
         for fault in dataset.faults.clone() {
-            let scores = self.suspects(&mut dataset, &mut episodes, &fault)?;
+            let scores = self.suspects(&mut dataset, &mut episodes, &fault, &mut model)?;
             let ranking = scores.iter().map(|(service, _)| dataset.names.name(*service)).collect();
             serde_json::to_writer(&mut out, &Ranking { fault_id: &fault.fault_id, ranking })?;
             writeln!(out)?;
@@ -62,16 +65,31 @@ impl Evaluate {
         Ok(())
     }
 
+    /// The model, unless it is not wanted or not there: then the ranking goes without, and says so.
+    fn model(&self) -> Option<Box<dyn Model>> {
+        if self.no_model {
+            return None;
+        }
+        match faultline_models::load(None, None) {
+            Ok(model) => Some(model),
+            Err(error) => {
+                eprintln!("ranking without the model: {error}");
+                None
+            }
+        }
+    }
+
     /// Every suspect with its score over all time bases, best first.
     fn suspects(
         &self,
         dataset: &mut Dataset,
         episodes: &mut Episodes,
         fault: &Fault,
+        model: &mut Option<Box<dyn Model>>,
     ) -> Result<Vec<(ServiceId, f64)>> {
         let coarse = (dataset.meta.step_s, dataset.meta.to_middle());
         let fine = (FINE.1, FINE.1 / 2.0);
-        let mut scores: BTreeMap<ServiceId, f64> = BTreeMap::new();
+        let mut totals: BTreeMap<ServiceId, f64> = BTreeMap::new();
         for (suffix, (step, to_middle)) in [("", coarse), (FINE.0, fine)] {
             episodes.load(dataset, &fault.episode, suffix)?;
             episodes.load(dataset, &fault.ref_episode, suffix)?;
@@ -81,24 +99,26 @@ impl Evaluate {
                 continue;
             };
             let timeline = Timeline::new(fault, windows, usual, step, to_middle);
+            let surprises =
+                model.as_deref_mut().map_or_else(BTreeMap::new, |model| scores::of(&timeline, model));
             let blames = rank(&Question {
                 history: &timeline.history,
                 graph: &dataset.graph,
                 reference: timeline.reference.clone(),
                 recent: timeline.recent.clone(),
-                scores: &BTreeMap::new(),
+                scores: &surprises,
                 masked: &BTreeSet::new(),
             });
             for blame in &blames {
-                *scores.entry(blame.service).or_default() += blame.score;
+                *totals.entry(blame.service).or_default() += blame.score;
             }
             if self.explain {
                 explain(dataset, fault, suffix, &blames);
             }
         }
-        let mut scores: Vec<(ServiceId, f64)> = scores.into_iter().collect();
-        scores.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        Ok(scores)
+        let mut totals: Vec<(ServiceId, f64)> = totals.into_iter().collect();
+        totals.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        Ok(totals)
     }
 }
 
