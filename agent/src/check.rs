@@ -1,7 +1,9 @@
 //! What this machine allows flows in, findings and an exit status flow out: 0 only if `run` would work.
 
 use crate::config::Config;
+use crate::run::inference;
 use crate::sources::probes::{Finding, probe_support};
+use faultline_core::units::Timestamp;
 use serde_json::json;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -13,6 +15,7 @@ use std::process::ExitCode;
 pub fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
     let mut findings = probe_support(config.cgroup_root.as_deref());
     findings.push(port(config));
+    findings.push(model(config));
     let works = findings.iter().all(|finding| finding.ok || !finding.required);
     if as_json {
         print_json(&findings, works);
@@ -33,6 +36,14 @@ fn port(config: &Config) -> Finding {
         ),
     };
     Finding { part: "port", ok, required: true, detail, fix }
+}
+
+fn model(config: &Config) -> Finding {
+    let (ok, detail, fix) = match inference::model(&config.model, Timestamp::default()) {
+        Ok(model) => (true, format!("SHA-256 {}", model.digest()), String::new()),
+        Err(missing) => (false, missing.reason.to_string(), missing.fix.to_string()),
+    };
+    Finding { part: "model", ok, required: false, detail, fix }
 }
 
 fn print_json(findings: &[Finding], works: bool) {

@@ -1,10 +1,10 @@
 //! Joins the parts: the only file that knows all of them. Sources fill one bounded queue, one task owns the
 //! pipeline, outputs read what it publishes.
 
+pub(crate) mod inference;
 mod watch;
 
 use crate::config::Config;
-use crate::model;
 use crate::outputs::recording::{self, Recorder};
 use crate::outputs::{Published, http};
 use crate::sources::cgroups::Cgroups;
@@ -12,7 +12,6 @@ use crate::sources::probes::{Options, Probes, clock};
 use anyhow::{Context, bail};
 use faultline_core::event::{Event, Missing, Started};
 use faultline_core::pipeline::Pipeline;
-use faultline_core::score::Model;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch as signalled};
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 use watch::Watch;
 
@@ -115,29 +114,19 @@ async fn pipeline(
 ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
     let started = Started { at: clock::now(), unix_zero: clock::unix_zero(), node: Arc::clone(&config.node) };
     sender.send(Event::Started(started)).await.context("the queue is closed")?;
-    let model = model(config, sender).await;
+    let model = match inference::model(&config.model, clock::now()) {
+        Ok(model) => Some(model),
+        Err(missing) => {
+            warn!("{}; the agent goes on without scores", missing.reason);
+            sender.send(Event::Missing(missing)).await.context("the queue is closed")?;
+            None
+        }
+    };
     let header = recording::header(&config.settings, model.as_deref());
     let recorder = config.record.as_deref().map(|path| Recorder::start(path, &header)).transpose()?;
     let pipeline = Pipeline::new(config.settings.clone(), model);
     let watch = Watch::new(pipeline, Arc::clone(config), Arc::clone(published), recorder);
     Ok(tokio::spawn(watch.drive(events, clock::now)))
-}
-
-/// The model, or what to say of its absence; the agent works without.
-async fn model(config: &Config, sender: &mpsc::Sender<Event>) -> Option<Box<dyn Model>> {
-    match model::load(config.model.model.as_deref(), config.model.runtime.as_deref()) {
-        Ok(model) => Some(model),
-        Err(error) => {
-            let missing = Missing {
-                at: clock::now(),
-                part: "model".into(),
-                reason: error.to_string().into(),
-                fix: "name the library with --onnx-runtime, or go on without scores".into(),
-            };
-            let _unheard = sender.send(Event::Missing(missing)).await;
-            None
-        }
-    }
 }
 
 /// Starts the sources; the queue ends when the last of them does.

@@ -2,12 +2,14 @@
 
 use crate::cli::ReplayFlags;
 use crate::config::ModelFiles;
+use crate::run::inference;
 use crate::top;
 use anyhow::Context;
 use faultline_core::pipeline::Pipeline;
 use faultline_core::recording::{Header, Item, Reader};
 use faultline_core::report::Report;
 use faultline_core::score::Model;
+use faultline_core::units::Timestamp;
 use std::fs::File;
 use std::io::{ErrorKind, Write, stdout};
 
@@ -77,5 +79,11 @@ fn model_of(header: &Header, files: &ModelFiles) -> anyhow::Result<Option<Box<dy
         return Ok(None);
     };
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    anyhow::bail!("it was recorded with the model {digest}, which is not here ({files:?})")
+    let model = inference::model(files, Timestamp::default()).map_err(|missing| {
+        anyhow::anyhow!("it was recorded with the model {digest}, and here is none: {}", missing.reason)
+    })?;
+    if model.digest() != digest {
+        anyhow::bail!("it was recorded with the model {digest}, here is {}; name that one with --model", model.digest());
+    }
+    Ok(Some(model))
 }
