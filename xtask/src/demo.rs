@@ -248,7 +248,7 @@ fn perform(fault: &str, service: &str, seed: u64, out: &Path) -> Result<Outcome>
         Ok(system.ended())
     })?;
     system.stop()?;
-    let calls_sent = calls_sent(&out.join("truth/calls.json"))?;
+    let calls_sent = calls_sent(&out.join("truth/sent.json"))?;
     // The last calls are counted when their step closes.
     let calls_seen = settled_calls(&url, &calls_sent)?;
     agent.stop()?;
