@@ -8,5 +8,6 @@
 
 pub mod agent;
 pub mod exactness;
+pub mod stacks;
 pub mod tap;
 pub mod traffic;

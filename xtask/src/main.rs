@@ -11,6 +11,7 @@ mod parts;
 mod probes;
 mod process;
 mod setup;
+mod stacks;
 mod test;
 
 use clap::{Parser, Subcommand};

@@ -78,6 +78,20 @@ pub(crate) const HELM_BINARY: Part = Part {
     source: Source::Steps("go install helm.sh/helm/v3/cmd/helm", install_helm),
 };
 
+pub(crate) const JAVA: Part = Part {
+    name: "java",
+    purpose: "the grpc-java peer",
+    found: || house::which("javac").is_some() && house::which("mvn").is_some(),
+    source: Source::Debian(&["default-jdk-headless", "maven"]),
+};
+
+pub(crate) const GRPC_CPP: Part = Part {
+    name: "gRPC C++",
+    purpose: "the gRPC C++ peer",
+    found: || house::which("g++").is_some() && debian_has("libgrpc++-dev"),
+    source: Source::Debian(&["g++", "libgrpc++-dev"]),
+};
+
 pub(crate) const EMULATOR: Part = Part {
     name: "qemu",
     purpose: "the kernel matrix",

@@ -17,6 +17,8 @@ pub(crate) enum Purpose {
     Demo,
     /// The tests: the demo's parts, Prometheus, Helm and the kernel crate's tool chain.
     Test,
+    /// The tests on every gRPC stack: their tool chains.
+    Stacks,
     /// Building agent-ebpf alone.
     Probes,
     /// `cargo xtask check`.
@@ -63,6 +65,7 @@ fn needed(purpose: Purpose) -> Vec<Part> {
         Purpose::Demo => vec![parts::PYTHON, parts::NODE, parts::REDIS, parts::ONNX_RUNTIME_LIBRARY],
         Purpose::Probes => vec![parts::KERNEL_COMPILER, parts::LINKER],
         Purpose::Check => vec![parts::DENY],
+        Purpose::Stacks => vec![parts::GO, parts::JAVA, parts::GRPC_CPP, parts::PYTHON, parts::NODE],
         Purpose::Test => needed(Purpose::Demo)
             .into_iter()
             .chain([parts::PROMETHEUS, parts::GO, parts::HELM_BINARY, parts::EMULATOR])

@@ -2,7 +2,7 @@
 
 use crate::process::{cargo, run};
 use crate::setup::{self, Purpose, step};
-use crate::{demo, house, kernels, probes};
+use crate::{demo, house, kernels, probes, stacks};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use std::time::Instant;
@@ -10,7 +10,7 @@ use std::time::Instant;
 /// Set up what is missing and run every test, or the named stages.
 #[derive(Args)]
 pub(crate) struct Test {
-    /// Stages to run [default: all, in this order].
+    /// Stages to run [default: all but stacks, in this order].
     #[arg(value_enum)]
     stages: Vec<Stage>,
 }
@@ -30,7 +30,13 @@ enum Stage {
     Kernels,
     /// The demo, on faults of different kinds: needs root.
     Demo,
+    /// Six gRPC stacks, each as client and server of each, under the agent: needs root. Only by its name.
+    Stacks,
 }
+
+/// The stages of a run without names.
+const DEFAULT: [Stage; 6] =
+    [Stage::Core, Stage::Unit, Stage::Probes, Stage::E2e, Stage::Kernels, Stage::Demo];
 
 /// What the demo stage breaks: one fault of each family of evidence (a service's own time, status codes,
 /// a back end that speaks no gRPC).
@@ -39,8 +45,8 @@ const DEMO_FAULTS: [(&str, &str); 3] =
 
 impl Test {
     pub(crate) fn run(&self) -> Result<()> {
-        let stages = if self.stages.is_empty() { Stage::value_variants() } else { &self.stages };
-        if stages.iter().any(|stage| *stage != Stage::Core) {
+        let stages = if self.stages.is_empty() { &DEFAULT[..] } else { &self.stages };
+        if stages.iter().any(|stage| !matches!(stage, Stage::Core | Stage::Stacks)) {
             setup::ensure(Purpose::Test)?;
         }
         let started = Instant::now();
@@ -92,6 +98,10 @@ impl Stage {
                 })
             }
             Self::Kernels => step("kernels", "capture on Debian's kernels, emulated", kernels::verify),
+            Self::Stacks => {
+                need_root("stacks")?;
+                step("stacks", "every gRPC stack with every other", stacks::verify)
+            }
             Self::Demo => {
                 need_root("demo")?;
                 for (fault, service) in DEMO_FAULTS {
