@@ -180,6 +180,34 @@ fn endings() {
 }
 
 #[test]
+fn a_cancellation_after_the_deadline_is_the_deadline() {
+    let open = |stream, timeout: &str| {
+        Client(frame(1, 0x4, stream, &[request(), text("grpc-timeout", timeout)].concat()))
+    };
+    let cancel = |stream| Client(frame(3, 0, stream, &[0, 0, 0, 8]));
+    check(
+        vec![
+            open(1, "1m"),
+            cancel(1),
+            // gRPC C++ writes a little more than it waits.
+            open(3, "2m"),
+            cancel(3),
+            open(5, "3m"),
+            cancel(5),
+            open(7, "2m"),
+            Client(SETTINGS.to_vec()),
+            Server(frame(3, 0, 7, &[0, 0, 0, 8])),
+        ],
+        &expect![[r#"
+            1 a.B/C Reset { code: 8, by_client: true } Some(4) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
+            3 a.B/C Reset { code: 8, by_client: true } Some(4) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
+            5 a.B/C Reset { code: 8, by_client: true } Some(1) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
+            7 a.B/C Reset { code: 8, by_client: false } Some(4) Inferred, 2 ms, response after None, 0 (0 B) / 0 (0 B)
+        "#]],
+    );
+}
+
+#[test]
 fn in_flight_and_abandoned() {
     check(
         vec![

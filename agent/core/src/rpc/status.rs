@@ -7,6 +7,7 @@ mod code {
     pub(super) const OK: u8 = 0;
     pub(super) const CANCELLED: u8 = 1;
     pub(super) const UNKNOWN: u8 = 2;
+    pub(super) const DEADLINE_EXCEEDED: u8 = 4;
     pub(super) const PERMISSION_DENIED: u8 = 7;
     pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
     pub(super) const UNIMPLEMENTED: u8 = 12;
@@ -87,9 +88,11 @@ pub(super) fn by_headers(ending: Ending, told: Told) -> Status {
     }
 }
 
-/// The status of a call that ended with RST_STREAM (gRPC over HTTP/2, "Errors").
-pub(super) fn by_reset(error: u32, by_client: bool) -> Status {
+/// The status of a call that ended with RST_STREAM (gRPC over HTTP/2, "Errors"). A client whose deadline
+/// passes cancels its stream; only the time tells that from a cancellation.
+pub(super) fn by_reset(error: u32, by_client: bool, expired: bool) -> Status {
     match (error, by_client) {
+        (8, _) if expired => inferred(code::DEADLINE_EXCEEDED),
         (8, _) => inferred(code::CANCELLED),
         (_, true) => NOT_TOLD,
         (0..=4 | 6 | 9 | 10, _) => inferred(code::INTERNAL),

@@ -140,7 +140,18 @@ impl Stream {
         // After its response's end a server may reset the stream to say that no more of the request is wanted.
         self.request_cut = !by_client && !self.request_ended;
         self.request_ended = true;
-        self.end(at, Ending::Reset { code, by_client }, status::by_reset(code, by_client));
+        self.end(at, Ending::Reset { code, by_client }, status::by_reset(code, by_client, self.expired(at)));
+    }
+
+    /// Its deadline has passed. gRPC C++ rounds `grpc-timeout` up, to whole milliseconds and by up to one in a
+    /// hundred, so a client may give up a little before the time that it wrote.
+    fn expired(&self, at: Timestamp) -> bool {
+        const MILLISECOND: u64 = 1_000_000;
+        self.request.as_ref().is_some_and(|request| {
+            let waited = at.since(request.started).0;
+            let most = waited.saturating_add(waited / 64).saturating_add(MILLISECOND);
+            request.deadline.is_some_and(|deadline| most >= deadline.0)
+        })
     }
 
     /// It ends for a reason outside of it, unless it has ended.
