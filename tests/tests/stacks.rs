@@ -51,7 +51,7 @@ fn every_stack_with_every_other() {
     for (client, server, run) in &runs {
         failures.extend(judge(client, server, run, &plan, &seen));
     }
-    println!("lost, by reason: {:?}", seen.lost);
+    println!("lost of no known connection: {:?}", seen.lost.get(&CgroupId::default()));
     if let Some(place) = std::env::var_os("FAULTLINE_KEEP") {
         fs::copy(&recording, place).unwrap();
     }
@@ -77,7 +77,8 @@ fn pairs() -> Vec<(&'static str, &'static str)> {
 #[derive(Default)]
 struct Seen {
     calls: HashMap<CgroupId, Vec<Call>>,
-    lost: BTreeMap<&'static str, u64>,
+    /// What was lost of whose connections, by reason.
+    lost: HashMap<CgroupId, BTreeMap<&'static str, u64>>,
 }
 
 impl Seen {
@@ -94,7 +95,9 @@ impl Seen {
                     seen.calls.entry(cgroup).or_default().push(*call);
                 }
                 Item::Event(Event::Lost(loss)) => {
-                    *seen.lost.entry(loss.reason.name()).or_default() += loss.count
+                    let whose = loss.connection.and_then(|connection| cgroups.get(&connection)).copied();
+                    let reasons = seen.lost.entry(whose.unwrap_or_default()).or_default();
+                    *reasons.entry(loss.reason.name()).or_default() += loss.count;
                 }
                 _ => {}
             }
@@ -112,11 +115,11 @@ fn judge(client: &str, server: &str, run: &Run, plan: &[Planned], seen: &Seen) -
             Err(why) => failures.push(format!("{client} -> {server}: {why}")),
             Ok(expected) => {
                 let calls: Vec<&Call> = seen.calls.get(&cgroup).into_iter().flatten().collect();
-                verdicts.push((view, compare(&expected, &calls, &run.authority, view)));
+                verdicts.push((view, cgroup, compare(&expected, &calls, &run.authority, view)));
             }
         }
     }
-    let sum = |of: fn(&Verdict) -> usize| verdicts.iter().map(|(_, verdict)| of(verdict)).sum::<usize>();
+    let sum = |of: fn(&Verdict) -> usize| verdicts.iter().map(|(_, _, verdict)| of(verdict)).sum::<usize>();
     println!(
         "{client:>6} -> {server:<6} {:>5} views, {:>5} exact, {} wrong, {} inexact, {} unseen",
         sum(|verdict| verdict.calls),
@@ -125,7 +128,10 @@ fn judge(client: &str, server: &str, run: &Run, plan: &[Planned], seen: &Seen) -
         sum(|verdict| verdict.inexact.len()),
         sum(|verdict| verdict.unseen.len()),
     );
-    for (view, verdict) in &verdicts {
+    for (view, cgroup, verdict) in &verdicts {
+        if let Some(lost) = seen.lost.get(cgroup) {
+            println!("         {view:?} lost: {lost:?}");
+        }
         let kinds = [("wrong", &verdict.wrong), ("inexact", &verdict.inexact), ("unseen", &verdict.unseen)];
         for (kind, findings) in kinds {
             for finding in &findings[..findings.len().min(SHOWN)] {
