@@ -35,8 +35,8 @@ pub struct Settings {
     pub recent: u64,
     /// While an incident is open the steps to explain grow up to this.
     pub recent_open: u64,
-    /// A breach at an entry service for so many steps in a row opens an incident; evidence that users may
-    /// not feel needs one more.
+    /// A sign for so many steps in a row opens an incident. A fault begins in the middle of a step, so with
+    /// three the median of the recent ones is a step that lies within it, and the first ranking is sound.
     pub open_after: u64,
     /// So many quiet steps in a row close it.
     pub close_after: u64,
@@ -53,7 +53,7 @@ impl Default for Settings {
             reference: 120,
             recent: 3,
             recent_open: 12,
-            open_after: 2,
+            open_after: 3,
             close_after: 6,
             renew_after: 24,
             freeze: 120,
@@ -203,7 +203,7 @@ impl Detector {
     fn try_open(&mut self, step: Step, signs: Vec<Sign>) -> Verdict {
         let lasted = |sign: &Sign| {
             let steps = self.lasting.get(&(sign.service, sign.kind)).copied().unwrap_or(0);
-            steps >= self.settings.open_after + sign.kind.extra_steps()
+            steps >= sign.kind.must_last(self.settings.open_after)
         };
         match signs.into_iter().find(lasted) {
             Some(sign) => {

@@ -58,13 +58,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Steps that the sign must last beyond a breach at an entry service.
-    pub(super) fn extra_steps(self) -> u64 {
+    /// For how many steps in a row the sign must show, where an ordinary one must for `open_after`.
+    pub(super) fn must_last(self, open_after: u64) -> u64 {
         match self {
-            Self::Errors | Self::Stuck | Self::Latency => 0,
-            // Users may not feel these: be surer. Memory has lasted several steps when it shows.
-            Self::Inside | Self::Cpu => 1,
-            Self::Memory => 0,
+            // Growth shows only once it has lasted several steps.
+            Self::Memory => 1,
+            Self::Errors | Self::Stuck | Self::Latency | Self::Inside | Self::Cpu => open_after,
         }
     }
 }
