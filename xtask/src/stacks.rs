@@ -150,7 +150,9 @@ fn build_cpp(sources: &Path, into: &Path, log: &Path) -> Result<Vec<PathBuf>> {
             .args(["-std=c++17", "-O1", "-Wall", "-Wextra", "-Wno-deprecated-declarations", "-o"])
             .arg(&peer)
             .args(code)
-            .args(["-lgrpc++", "-lgrpc", "-lgpr", "-lpthread"]),
+            // gRPC's headers call Abseil, whose libraries are many and have other names in each release: the
+            // linker may take those that libgrpc++ itself needs.
+            .args(["-Wl,--copy-dt-needed-entries", "-lgrpc++", "-lgrpc", "-lgpr", "-lpthread"]),
         log,
     )?;
     Ok(vec![peer])

@@ -36,10 +36,13 @@ pub fn compare(expected: &[Expectation], calls: &[&Call], authority: &str, view:
                 |expectation: &Expectation| leeway(expectation) == round && is_right(expectation, call);
             let Some(place) = left.iter_mut().find(|place| place.is_some_and(fits)) else { return true };
             *place = None;
-            if call.view != view || call.authority.as_deref() != Some(authority) {
-                verdict.wrong.push(format!("authority or view: {}", describe(call)));
-            } else {
-                verdict.exact += 1;
+            match call.authority.as_deref() {
+                _ if call.view != view => {
+                    verdict.wrong.push(format!("as {:?}: {}", call.view, describe(call)))
+                }
+                Some(seen) if seen == authority => verdict.exact += 1,
+                Some(seen) => verdict.wrong.push(format!("to {seen}: {}", describe(call))),
+                None => verdict.inexact.push(format!("without authority: {}", describe(call))),
             }
             false
         });
@@ -69,7 +72,7 @@ fn is_right(expectation: &Expectation, call: &Call) -> bool {
     };
     matches!(call.method, Method::Named(_))
         && has_method(expectation, call)
-        && call.status.code.is_some_and(|code| expectation.statuses.contains(&code))
+        && call.status.code.is_some_and(|code| expectation.admits_status(code, call.status.source))
         && side(expectation.requests, call.request)
         && side(expectation.responses, call.response)
 }
@@ -83,7 +86,7 @@ fn is_admissible(expectation: &Expectation, call: &Call) -> bool {
         }
     };
     has_method(expectation, call)
-        && call.status.code.is_none_or(|code| expectation.statuses.contains(&code))
+        && call.status.code.is_none_or(|code| expectation.admits_status(code, call.status.source))
         && (call.status.code.is_some() || call.status.source == StatusSource::Unknown)
         && side(expectation.requests, call.request)
         && side(expectation.responses, call.response)

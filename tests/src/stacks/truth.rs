@@ -1,7 +1,7 @@
 //! What the two ends of a pair say of each call, joined with what was planned: what the agent may say of it.
 
 use super::scenario::{Certainty, Planned};
-use faultline_core::call::View;
+use faultline_core::call::{StatusSource, View};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -28,6 +28,14 @@ pub enum Expected {
     AtMost(u32, u64),
 }
 
+impl Expectation {
+    /// Whether a status is right.
+    #[must_use]
+    pub fn admits_status(&self, code: u8, source: StatusSource) -> bool {
+        self.statuses.contains(&code) || (source == StatusSource::Wire && self.sent_statuses.contains(&code))
+    }
+}
+
 impl Expected {
     /// Whether so many messages and bytes fit.
     #[must_use]
@@ -49,6 +57,8 @@ pub struct Expectation {
     pub method: &'static str,
     /// The statuses that are right.
     pub statuses: Vec<u8>,
+    /// Those that are right if they were read: what a server's stack may send on its own.
+    pub sent_statuses: &'static [u8],
     /// The requests.
     pub requests: Expected,
     /// The responses.
@@ -118,6 +128,8 @@ fn expectation(
         id,
         method: planned.method,
         statuses,
+        // Some servers watch the deadline too, and tonic's says CANCELLED when it has passed.
+        sent_statuses: if planned.certainty == Certainty::Expired { &[1, 4] } else { &[] },
         requests: side(planned.requests, wire(|said| said.request_wire), certain),
         responses: side(
             planned.responses,
