@@ -24,7 +24,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let running = tokio::spawn(probes.run(events, stopped));
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
-        for program in aya::programs::loaded_programs().flatten().filter(|program| ids.contains(&program.id())) {
+        for program in
+            aya::programs::loaded_programs().flatten().filter(|program| ids.contains(&program.id()))
+        {
             let runs = program.run_count();
             println!(
                 "program {} verified in {:?} instructions, {runs} runs of {} ns",

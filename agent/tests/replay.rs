@@ -1,5 +1,5 @@
 //! A replay says what the live run said, byte for byte, and refuses what is no whole recording.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use faultline::config::ModelFiles;
 use faultline::sources::replay::reports;

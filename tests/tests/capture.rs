@@ -1,5 +1,5 @@
 //! What the kernel programs capture of real HTTP/2 over loopback, byte for byte against what passed.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use bytes::Bytes;
 use e2e::exactness::{Summary, check};

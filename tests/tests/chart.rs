@@ -2,7 +2,7 @@
 //!
 //! Kubernetes' own API types (generated from its OpenAPI) read each manifest and write it again: a field that
 //! they do not know, or a required one that is missing, shows as a difference.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use faultline::cli::RunFlags;
 use faultline::config::Config;

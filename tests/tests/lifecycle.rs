@@ -1,6 +1,6 @@
 //! The agent's life: it leaves nothing attached however it ends, refuses bad input with one clear message,
 //! and a replay repeats what it said.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use e2e::agent::{Agent, binary, faultline, free_port};
 use e2e::traffic;

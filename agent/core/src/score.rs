@@ -137,11 +137,11 @@ pub fn reconstruction_errors<'e>(
     if output.shape() != batch.shape() {
         return Err(failed(format!("it gave shape {:?} for {:?}", output.shape(), batch.shape())));
     }
-    Ok(windows.zip(output.outer_iter()).map(|(window, output)| masked_error(window, output)).collect())
+    Ok(windows.zip(output.outer_iter()).map(|(window, output)| masked_error(window, &output)).collect())
 }
 
 /// Mean squared difference over what was measured.
-fn masked_error(window: &Encoded, output: ArrayView2<'_, f32>) -> f64 {
+fn masked_error(window: &Encoded, output: &ArrayView2<'_, f32>) -> f64 {
     let squares: f64 = window
         .values
         .iter()

@@ -83,7 +83,10 @@ fn model_of(header: &Header, files: &ModelFiles) -> anyhow::Result<Option<Box<dy
         anyhow::anyhow!("it was recorded with the model {digest}, and here is none: {}", missing.reason)
     })?;
     if model.digest() != digest {
-        anyhow::bail!("it was recorded with the model {digest}, here is {}; name that one with --model", model.digest());
+        anyhow::bail!(
+            "it was recorded with the model {digest}, here is {}; name that one with --model",
+            model.digest()
+        );
     }
     Ok(Some(model))
 }
