@@ -1,7 +1,8 @@
 //! The playground: a gRPC system of real stacks that breaks on command and knows what broke.
 //! A topology comes in; processes, load, faults and the truth about them go out. `evaluate` reads data
-//! sets, this one's and public ones, and ranks and scores them.
+//! sets, this one's and public ones, and ranks their faults; `anomaly` scores services through time.
 
+pub mod anomaly;
 pub mod brief;
 pub mod cgroups;
 pub mod evaluate;

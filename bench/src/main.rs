@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use playground::random::Random;
 use playground::topology::Topology;
-use playground::{cgroups, evaluate, faults, load, run, service, stacks};
+use playground::{anomaly, cgroups, evaluate, faults, load, run, service, stacks};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -42,6 +42,8 @@ enum Command {
     },
     /// Rank the faults of a data set
     Evaluate(evaluate::Evaluate),
+    /// Score the services of an anomaly data set, each by a model that never saw it
+    Anomaly(anomaly::Anomaly),
     /// Prepare the Python, Node and Go services: downloads once, later runs are offline
     Setup(stacks::setup::Flags),
     /// One service in Rust (started by `run`)
@@ -88,6 +90,7 @@ fn obey(command: Command) -> anyhow::Result<()> {
         Command::Faults { topology, list: _, json } => list_faults(topology.as_deref(), json),
         Command::Check { topology, faults } => check(&topology, faults.as_deref()),
         Command::Evaluate(evaluate) => evaluate.run(),
+        Command::Anomaly(anomaly) => anomaly.run(),
         Command::Setup(flags) => stacks::setup::setup(&flags),
         Command::Service { spec } => service::serve(&spec),
         Command::Load { spec } => load::generate(&spec),

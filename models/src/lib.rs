@@ -6,6 +6,9 @@
 //! else. Whatever is wrong (no library, another model, a changed file) is a [`LoadError`] that says what to
 //! do; the agent reports it and goes on.
 
+pub mod net;
+pub mod random;
+
 use faultline_core::encode::{CHANNELS, Contract, Mismatch, STEPS};
 use faultline_core::score::{Model, ModelError};
 use ndarray::{Array3, ArrayView3, Ix3};

@@ -4,11 +4,10 @@
 //! Training is seeded and runs on one thread: the same machine gives the same file; another may differ in
 //! the last bits, so what is promised is the check at the end, not the file's digest.
 #![expect(clippy::indexing_slicing, reason = "matrices of known shapes; a trainer may panic")]
+#![expect(clippy::cast_possible_wrap, reason = "sizes of layers are small")]
 
-mod net;
 mod onnx;
 mod quantise;
-mod random;
 mod synthetic;
 
 use anyhow::{Context, Result, bail};
@@ -17,9 +16,9 @@ use faultline_core::encode::{self, CHANNELS, Contract, Encoded, STEPS, encode};
 use faultline_core::history::History;
 use faultline_core::score::{Model, reconstruction_errors};
 use faultline_core::units::Step;
+use faultline_models::net::{Net, Sample, Spoiling, train};
+use faultline_models::random::Random;
 use ndarray::Array2;
-use net::{Net, Sample};
-use random::Random;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -31,6 +30,12 @@ const CALIBRATION: usize = 1024;
 const QUANTILES: [f64; 7] = [0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999];
 /// Every so many steps a window: neighbours overlap, and tell little new.
 const STRIDE: u64 = 5;
+/// This share of the training inputs is spoiled.
+const SPOILED: f64 = 0.7;
+/// Channels that a fault moves together: latencies, errors, CPU and throttling, waiting calls, memory.
+const GROUPS: [&[usize]; 5] = [&[2, 3, 4, 5], &[1, 11], &[12, 13], &[8, 9], &[14]];
+/// Each other channel of a spoiled input is shifted with this chance.
+const SPOILED_CHANNELS: f64 = 0.05;
 
 /// Trains, quantises and checks the autoencoder.
 #[derive(Parser)]
@@ -61,15 +66,17 @@ fn main() -> Result<()> {
     let mut random = Random::new(arguments.seed);
     let windows = windows(&synthetic::normal(arguments.services, arguments.steps, arguments.seed));
     // Whole services are held out at the end: neighbouring windows share steps.
-    let (train, held) = windows.split_at(windows.len() * 4 / 5);
-    let samples: Vec<Sample> = train.iter().map(|w| (w.values.clone(), w.present.clone())).collect();
-    let mut net = Net::new(&mut random);
+    let (known, held) = windows.split_at(windows.len() * 4 / 5);
+    let samples: Vec<Sample> = known.iter().map(|w| (w.values.clone(), w.present.clone())).collect();
+    let mut net = Net::new(CHANNELS, &mut random);
     let started = Instant::now();
-    let loss = net::train(&mut net, &samples, arguments.passes, &mut random);
+    let groups = GROUPS.iter().map(|group| group.to_vec()).collect();
+    let spoiling = Spoiling { share: SPOILED, groups, others: SPOILED_CHANNELS };
+    let loss = train(&mut net, &samples, &spoiling, arguments.passes, &mut random);
     println!("{} windows, loss {loss:.4}, {:.0} s", samples.len(), started.elapsed().as_secs_f64());
 
-    let calibration: Vec<_> = random.order(train.len()).into_iter().take(CALIBRATION).collect();
-    let calibration: Vec<_> = calibration.into_iter().map(|index| train[index].values.view()).collect();
+    let calibration: Vec<_> = random.order(known.len()).into_iter().take(CALIBRATION).collect();
+    let calibration: Vec<_> = calibration.into_iter().map(|index| known[index].values.view()).collect();
     let trained = onnx::float(&net);
     let quantised = onnx::quantised(&quantise::quantise(&net, &calibration));
     let mut contract = contract(&arguments, &quantised);

@@ -1,5 +1,6 @@
 //! The autoencoder and its training: convolutions along time with ReLU straight behind, written out by hand
-//! so that the trainer needs no framework. Encoded windows in, weights out.
+//! so that the trainer needs no framework. Encoded windows in, weights out. The trainer makes the shipped
+//! model of it; the playground trains small ones on other people's services.
 //!
 //! ```text
 //! [16, 16] ─conv 3/2─► [32, 8] ─conv 3/2─► [8, 4] ─conv 3─► [64, 4] ─conv 3─► [64, 4] ─reshape─► [16, 16]
@@ -8,41 +9,53 @@
 //!
 //! Output channel `4c + k` at position `p` is feature `c` at step `4p + k`: one reshape instead of an
 //! upsampling, which quantises better and runs anywhere.
+#![expect(clippy::indexing_slicing, reason = "matrices of known shapes; a trainer may panic")]
 
 use crate::random::Random;
-use faultline_core::encode::{CHANNELS, STEPS, clip};
+use faultline_core::encode::{STEPS, clip};
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 /// A convolution's kernel along time.
-pub(crate) const KERNEL: usize = 3;
+pub const KERNEL: usize = 3;
 /// Steps that one position of the last layer stands for.
-pub(crate) const FOLD: usize = 4;
+pub const FOLD: usize = 4;
 /// Channels of the narrowest layer: few, or the net learns to repeat what it never saw, faults included.
 const NARROW: usize = 8;
-/// The layers: channels in, channels out, stride.
-pub(crate) const LAYERS: [(usize, usize, usize); 4] =
-    [(CHANNELS, 32, 2), (32, NARROW, 2), (NARROW, 64, 1), (64, CHANNELS * FOLD, 1)];
+/// Channels of the layer before and of the layer behind the narrowest.
+const WIDE: (usize, usize) = (32, 64);
 
 /// One convolution: weights `[out, in * KERNEL]`, padding 1.
 #[derive(Clone)]
-pub(crate) struct Layer {
-    pub(crate) weights: Array2<f32>,
-    pub(crate) bias: Array1<f32>,
-    pub(crate) stride: usize,
+pub struct Layer {
+    /// `[out, in * KERNEL]`
+    pub weights: Array2<f32>,
+    /// One for each output channel.
+    pub bias: Array1<f32>,
+    /// Input positions an output position.
+    pub stride: usize,
 }
 
 /// The whole net.
 #[derive(Clone)]
-pub(crate) struct Net {
-    pub(crate) layers: Vec<Layer>,
+pub struct Net {
+    /// First to last.
+    pub layers: Vec<Layer>,
 }
 
-/// One training window: features and presence, `[CHANNELS, STEPS]`.
-pub(crate) type Sample = (Array2<f32>, Array2<f32>);
+/// One training window: features and presence, `[channels, STEPS]`.
+pub type Sample = (Array2<f32>, Array2<f32>);
+
+/// What a layer's weights and bias should go against.
+type Gradient = (Array2<f32>, Array1<f32>);
 
 impl Net {
-    pub(crate) fn new(random: &mut Random) -> Self {
-        let layers = LAYERS.into_iter().map(|(input, output, stride)| {
+    /// A net for so many channels, with random weights.
+    #[must_use]
+    pub fn new(channels: usize, random: &mut Random) -> Self {
+        // Channels in, channels out, stride.
+        let layers =
+            [(channels, WIDE.0, 2), (WIDE.0, NARROW, 2), (NARROW, WIDE.1, 1), (WIDE.1, channels * FOLD, 1)];
+        let layers = layers.into_iter().map(|(input, output, stride)| {
             let spread = (2.0 / (input * KERNEL) as f64).sqrt();
             Layer {
                 weights: Array2::from_shape_fn((output, input * KERNEL), |_| {
@@ -56,7 +69,8 @@ impl Net {
     }
 
     /// The input of each layer and the last layer's output, `[channels, batch * positions]`.
-    pub(crate) fn activations(&self, batch: &[ArrayView2<'_, f32>]) -> Vec<Array2<f32>> {
+    #[must_use]
+    pub fn activations(&self, batch: &[ArrayView2<'_, f32>]) -> Vec<Array2<f32>> {
         let mut activations = vec![side_by_side(batch)];
         let last = self.layers.len() - 1;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -72,29 +86,48 @@ impl Net {
         }
         activations
     }
+
+    /// The reconstruction of each window, `[channels, STEPS]`.
+    #[must_use]
+    pub fn reconstruct(&self, batch: &[ArrayView2<'_, f32>]) -> Vec<Array2<f32>> {
+        let activations = self.activations(batch);
+        let output = &activations[self.layers.len()];
+        let shape = batch.first().map_or((0, STEPS), |window| window.dim());
+        let of = |sample| Array2::from_shape_fn(shape, |place| output[unfolded(sample, place)]);
+        (0..batch.len()).map(of).collect()
+    }
+}
+
+/// Where the last layer puts a (channel, step) of a sample.
+fn unfolded(sample: usize, (channel, step): (usize, usize)) -> [usize; 2] {
+    [FOLD * channel + step % FOLD, sample * (STEPS / FOLD) + step / FOLD]
 }
 
 /// Adam's step size at the start; it falls linearly to a tenth.
 const RATE: f32 = 2e-3;
 const BATCH: usize = 64;
-/// This share of the training inputs is spoiled, so that the net learns to undo faults, not to repeat them:
-/// some channels are shifted for some of the newest steps, and the target stays what it was.
-const SPOILED: f64 = 0.7;
-/// Channels that a fault moves together: latencies, errors, CPU and throttling, waiting calls, memory.
-const GROUPS: [&[usize]; 5] = [&[2, 3, 4, 5], &[1, 11], &[12, 13], &[8, 9], &[14]];
-/// Each other channel of a spoiled input is shifted with this chance.
-const SPOILED_CHANNELS: f64 = 0.05;
+
+/// How training inputs are spoiled, so that the net learns to undo faults, not to repeat them: some channels
+/// are shifted for some of the newest steps, and the target stays what it was.
+pub struct Spoiling {
+    /// This share of the inputs is spoiled.
+    pub share: f64,
+    /// Channels that a fault moves together; one group, chosen at random, is shifted.
+    pub groups: Vec<Vec<usize>>,
+    /// Each other channel of a spoiled input is shifted with this chance.
+    pub others: f64,
+}
 
 /// A training input: the sample, or a spoiled copy.
-fn spoil((values, present): &Sample, random: &mut Random) -> Array2<f32> {
+fn spoil((values, present): &Sample, spoiling: &Spoiling, random: &mut Random) -> Array2<f32> {
     let mut input = values.clone();
-    if random.uniform() < SPOILED {
+    if random.uniform() < spoiling.share {
         let first = (random.uniform() * STEPS as f64) as usize;
         let sign = if random.uniform() < 0.7 { 1.0 } else { -1.0 };
         let shift = sign * random.between(2.0, 8.0);
-        let group = GROUPS[(random.uniform() * GROUPS.len() as f64) as usize];
-        for channel in 0..CHANNELS {
-            if group.contains(&channel) || random.uniform() < SPOILED_CHANNELS {
+        let group = &spoiling.groups[(random.uniform() * spoiling.groups.len() as f64) as usize];
+        for channel in 0..values.nrows() {
+            if group.contains(&channel) || random.uniform() < spoiling.others {
                 for step in first..STEPS {
                     let place = [channel, step];
                     input[place] = clip(f64::from(values[place]) + shift) as f32 * present[place];
@@ -106,7 +139,13 @@ fn spoil((values, present): &Sample, random: &mut Random) -> Array2<f32> {
 }
 
 /// Trains on the samples; gives the mean loss of the last pass.
-pub(crate) fn train(net: &mut Net, samples: &[Sample], passes: usize, random: &mut Random) -> f64 {
+pub fn train(
+    net: &mut Net,
+    samples: &[Sample],
+    spoiling: &Spoiling,
+    passes: usize,
+    random: &mut Random,
+) -> f64 {
     let mut adam = Adam::new(net);
     let batches = samples.len().div_ceil(BATCH).max(1);
     let mut loss = 0.0;
@@ -115,7 +154,8 @@ pub(crate) fn train(net: &mut Net, samples: &[Sample], passes: usize, random: &m
         loss = 0.0;
         for (number, chosen) in order.chunks(BATCH).enumerate() {
             let targets: Vec<&Sample> = chosen.iter().filter_map(|index| samples.get(*index)).collect();
-            let inputs: Vec<Array2<f32>> = targets.iter().map(|sample| spoil(sample, random)).collect();
+            let inputs: Vec<Array2<f32>> =
+                targets.iter().map(|sample| spoil(sample, spoiling, random)).collect();
             let views: Vec<_> = inputs.iter().map(|window| window.view()).collect();
             let (gradients, batch_loss) = gradients(net, &views, &targets);
             let done = (pass * batches + number) as f32 / (passes * batches) as f32;
@@ -127,21 +167,16 @@ pub(crate) fn train(net: &mut Net, samples: &[Sample], passes: usize, random: &m
 }
 
 /// Gradients of the mean squared error over what was measured, by layer: weights and bias.
-pub(crate) fn gradients(
-    net: &Net,
-    batch: &[ArrayView2<'_, f32>],
-    targets: &[&Sample],
-) -> (Vec<(Array2<f32>, Array1<f32>)>, f64) {
+fn gradients(net: &Net, batch: &[ArrayView2<'_, f32>], targets: &[&Sample]) -> (Vec<Gradient>, f64) {
     let activations = net.activations(batch);
-    let positions = STEPS / FOLD;
     let measured: f32 = targets.iter().map(|(_, present)| present.sum()).sum::<f32>().max(1.0);
     let mut loss = 0.0;
     let output = &activations[net.layers.len()];
     let mut gradient = Array2::zeros(output.raw_dim());
     for (sample, (values, present)) in targets.iter().enumerate() {
-        for ((channel, step), value) in values.indexed_iter() {
-            let place = [FOLD * channel + step % FOLD, sample * positions + step / FOLD];
-            let difference = (output[place] - value) * present[[channel, step]];
+        for (at, value) in values.indexed_iter() {
+            let place = unfolded(sample, at);
+            let difference = (output[place] - value) * present[at];
             loss += f64::from(difference * difference / measured);
             gradient[place] = 2.0 * difference / measured;
         }
@@ -168,7 +203,8 @@ pub(crate) fn gradients(
 
 /// `[channels, batch * STEPS]`
 fn side_by_side(batch: &[ArrayView2<'_, f32>]) -> Array2<f32> {
-    let mut all = Array2::zeros((CHANNELS, batch.len() * STEPS));
+    let channels = batch.first().map_or(0, |window| window.nrows());
+    let mut all = Array2::zeros((channels, batch.len() * STEPS));
     for (sample, window) in batch.iter().enumerate() {
         all.slice_mut(s![.., sample * STEPS..(sample + 1) * STEPS]).assign(window);
     }
@@ -234,7 +270,7 @@ impl Adam {
         Self { moments, steps: 0 }
     }
 
-    fn step(&mut self, net: &mut Net, gradients: &[(Array2<f32>, Array1<f32>)], rate: f32) {
+    fn step(&mut self, net: &mut Net, gradients: &[Gradient], rate: f32) {
         const DECAY: (f32, f32) = (0.9, 0.999);
         self.steps += 1;
         let (first, second) = (1.0 - DECAY.0.powi(self.steps), 1.0 - DECAY.1.powi(self.steps));
@@ -265,10 +301,12 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests may panic")]
     use super::*;
 
+    const CHANNELS: usize = 16;
+
     #[test]
     fn gradients_agree_with_differences() {
         let mut random = Random::new(3);
-        let mut net = Net::new(&mut random);
+        let mut net = Net::new(CHANNELS, &mut random);
         let values = Array2::from_shape_fn((CHANNELS, STEPS), |_| random.normal() as f32);
         let sample: Sample = (values.clone(), Array2::ones((CHANNELS, STEPS)));
         let loss = |net: &Net| gradients(net, &[values.view()], &[&sample]).1;
@@ -290,14 +328,15 @@ mod tests {
     fn training_lowers_the_loss_and_a_seed_repeats_it() {
         let run = || {
             let mut random = Random::new(5);
-            let mut net = Net::new(&mut random);
+            let mut net = Net::new(CHANNELS, &mut random);
+            let spoiling = Spoiling { share: 0.7, groups: vec![vec![2, 3], vec![8]], others: 0.05 };
             let samples: Vec<Sample> = (0..128)
                 .map(|_| {
                     let level = random.normal() as f32;
                     (Array2::from_elem((CHANNELS, STEPS), level), Array2::ones((CHANNELS, STEPS)))
                 })
                 .collect();
-            train(&mut net, &samples, 20, &mut random)
+            train(&mut net, &samples, &spoiling, 20, &mut random)
         };
         let loss = run();
         assert!(loss < 0.5, "{loss}");

@@ -4,9 +4,9 @@
 //! Quantised, every convolution stands between QuantizeLinear and DequantizeLinear pairs (QDQ), which the
 //! runtime fuses into integer convolutions.
 
-use crate::net::{FOLD, KERNEL, Net};
 use crate::quantise::{Quantised, Range};
 use faultline_core::encode::{CHANNELS, STEPS};
+use faultline_models::net::{FOLD, KERNEL, Net};
 use prost::Message;
 
 /// Opset 13 is the first whose quantisation has an axis.

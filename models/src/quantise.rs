@@ -8,7 +8,7 @@
 //! w ≈ scale_c q,         scale_c = max |w_c| / 127
 //! ```
 
-use crate::net::Net;
+use faultline_models::net::Net;
 use ndarray::ArrayView2;
 
 /// How an activation is quantised.

@@ -5,10 +5,10 @@
 //! slow walk and a burst now and then, and everything else follows the load by an elasticity. That gives the
 //! model the one thing it is to learn: how the roles move together when nothing is wrong.
 
-use crate::random::Random;
 use faultline_core::history::History;
 use faultline_core::units::{Nanos, ServiceId, Step};
 use faultline_core::window::{Signal, Window};
+use faultline_models::random::Random;
 
 /// The live step.
 const STEP: Nanos = Nanos::from_secs(5);

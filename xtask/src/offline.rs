@@ -54,7 +54,6 @@ impl Evaluate {
 
 impl Anomaly {
     pub(crate) fn run(&self) -> Result<()> {
-        setup::ensure(Purpose::Model)?;
         run_package("playground", &playground("anomaly", &self.dir, self.out.as_deref())?)
     }
 }

@@ -154,7 +154,7 @@ impl Episodes {
 }
 
 /// A file, or standard output.
-fn output(path: Option<&Path>) -> Result<Box<dyn Write>> {
+pub(crate) fn output(path: Option<&Path>) -> Result<Box<dyn Write>> {
     Ok(match path {
         Some(path) => {
             let file = File::create(path).with_context(|| path.display().to_string())?;
