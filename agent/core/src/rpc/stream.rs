@@ -143,13 +143,13 @@ impl Stream {
         self.end(at, Ending::Reset { code, by_client }, status::by_reset(code, by_client, self.expired(at)));
     }
 
-    /// Its deadline has passed. gRPC C++ rounds `grpc-timeout` up, to whole milliseconds and by up to one in a
-    /// hundred, so a client may give up a little before the time that it wrote.
+    /// Its deadline has passed. A client counts from before its headers are on the wire, some milliseconds on a
+    /// busy machine, and gRPC C++ rounds `grpc-timeout` up: so one may give up before the time that it wrote.
     fn expired(&self, at: Timestamp) -> bool {
         const MILLISECOND: u64 = 1_000_000;
         self.request.as_ref().is_some_and(|request| {
             let waited = at.since(request.started).0;
-            let most = waited.saturating_add(waited / 64).saturating_add(MILLISECOND);
+            let most = waited.saturating_add(waited / 8).saturating_add(MILLISECOND);
             request.deadline.is_some_and(|deadline| most >= deadline.0)
         })
     }
