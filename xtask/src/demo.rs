@@ -97,9 +97,9 @@ impl Demo {
     }
 }
 
-/// One demo as a test: fails unless the culprit came first.
+/// One demo as a test, with the binaries that the caller has built: fails unless the culprit came first.
 pub(crate) fn passes(fault: &str, service: &str) -> Result<()> {
-    prepare(false)?;
+    run(playground().arg("setup"))?;
     let out = house::target().join("demo").join(format!("{fault}-{service}"));
     let outcome = perform(fault, service, 1, &out)?;
     println!("{}", outcome.json());

@@ -27,7 +27,7 @@ pub(crate) enum Source {
     Steps(&'static str, fn(&Path) -> Result<()>),
 }
 
-/// The version of the ONNX Runtime wheel, and the SHA-256 of the library in it.
+/// The version of the ONNX Runtime wheel.
 const ONNX_RUNTIME: &str = "1.23.2";
 
 /// The version of bpf-linker that links the shipped object.
@@ -97,6 +97,13 @@ pub(crate) const EMULATOR: Part = Part {
     purpose: "the kernel matrix",
     found: || house::which("qemu-system-x86_64").is_some() && house::which("busybox").is_some(),
     source: Source::Debian(&["qemu-system-x86", "busybox-static"]),
+};
+
+pub(crate) const NFTABLES: Part = Part {
+    name: "nft",
+    purpose: "losing packets in the capture tests",
+    found: || house::which("nft").is_some() || Path::new("/usr/sbin/nft").is_file(),
+    source: Source::Debian(&["nftables"]),
 };
 
 pub(crate) const KERNEL_COMPILER: Part = Part {

@@ -68,7 +68,7 @@ fn needed(purpose: Purpose) -> Vec<Part> {
         Purpose::Stacks => vec![parts::GO, parts::JAVA, parts::GRPC_CPP, parts::PYTHON, parts::NODE],
         Purpose::Test => needed(Purpose::Demo)
             .into_iter()
-            .chain([parts::PROMETHEUS, parts::GO, parts::HELM_BINARY, parts::EMULATOR])
+            .chain([parts::PROMETHEUS, parts::GO, parts::HELM_BINARY, parts::EMULATOR, parts::NFTABLES])
             .chain(needed(Purpose::Probes))
             .collect(),
     }

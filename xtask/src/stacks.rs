@@ -4,6 +4,7 @@
 
 use crate::process::{cargo, check_interrupted, command, run, run_quietly};
 use crate::setup::{self, Purpose, step};
+use crate::test::{build_host_crates, test_host_crates};
 use crate::{house, parts};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -50,9 +51,8 @@ pub(crate) fn ensure() -> Result<()> {
 /// Runs every peer as the client of every peer under the agent.
 pub(crate) fn verify() -> Result<()> {
     ensure()?;
-    run(&mut cargo(["build", "--release", "--package", "faultline"]))?;
-    let test = ["test", "--release", "--package", "e2e", "--test", "stacks", "--"];
-    run(cargo(test)
+    build_host_crates()?;
+    run(test_host_crates(&["--test", "stacks", "--"])
         .args(["--include-ignored", "--nocapture", "--test-threads=1"])
         .env("FAULTLINE_PEERS", place()))
 }

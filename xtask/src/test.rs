@@ -5,6 +5,7 @@ use crate::setup::{self, Purpose, step};
 use crate::{demo, house, kernels, probes, stacks};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use std::process::Command;
 use std::time::Instant;
 
 /// Set up what is missing and run every test, or the named stages.
@@ -58,6 +59,22 @@ impl Test {
     }
 }
 
+/// The host's crates, always selected together: another selection has other features of the same
+/// dependencies, and cargo would build them again for each.
+const HOST_CRATES: [&str; 4] = ["--release", "--workspace", "--exclude", "faultline-ebpf"];
+
+/// Builds every binary and test of the host's crates; seconds where they are built.
+pub(crate) fn build_host_crates() -> Result<()> {
+    run(cargo(["build", "--all-targets", "--quiet"]).args(HOST_CRATES))
+}
+
+/// `cargo test` on the host's crates.
+pub(crate) fn test_host_crates(arguments: &[&str]) -> Command {
+    let mut test = cargo(["test"]);
+    test.args(HOST_CRATES).args(arguments);
+    test
+}
+
 impl Stage {
     fn run(self) -> Result<()> {
         match self {
@@ -65,20 +82,8 @@ impl Stage {
                 step("core", "the pure core", || run(&mut cargo(["test", "--package", "faultline-core"])))
             }
             Self::Unit => step("unit", "edges, trainer, playground, commands", || {
-                run(&mut cargo([
-                    "test",
-                    "--release",
-                    "--package",
-                    "faultline",
-                    "--package",
-                    "faultline-abi",
-                    "--package",
-                    "faultline-models",
-                    "--package",
-                    "playground",
-                    "--package",
-                    "xtask",
-                ]))
+                build_host_crates()?;
+                run(&mut test_host_crates(&["--lib", "--bins", "--test", "replay"]))
             }),
             Self::Probes => step("probes", "the shipped kernel object against its sources", || {
                 probes::verify(house::root())
@@ -86,28 +91,27 @@ impl Stage {
             Self::E2e => {
                 need_root("e2e")?;
                 step("e2e", "real kernel, traffic, Prometheus and Helm", || {
-                    run(&mut cargo([
-                        "build",
-                        "--release",
-                        "--package",
-                        "faultline",
-                        "--package",
-                        "playground",
-                    ]))?;
-                    run(&mut cargo(["test", "--release", "--package", "e2e", "--", "--test-threads=1"]))
+                    build_host_crates()?;
+                    let tests = ["capture", "chart", "harmless", "lifecycle", "metrics"];
+                    let selected: Vec<&str> = tests.iter().flat_map(|test| ["--test", test]).collect();
+                    run(test_host_crates(&selected).args(["--", "--test-threads=1"]))
                 })
             }
-            Self::Kernels => step("kernels", "capture on Debian's kernels, emulated", kernels::verify),
-            Self::Stacks => {
-                need_root("stacks")?;
-                step("stacks", "every gRPC stack with every other", stacks::verify)
-            }
+            Self::Kernels => step("kernels", "capture on Debian's kernels, emulated", || {
+                build_host_crates()?;
+                kernels::verify()
+            }),
             Self::Demo => {
                 need_root("demo")?;
+                build_host_crates()?;
                 for (fault, service) in DEMO_FAULTS {
                     step("demo", &format!("{fault} on {service}"), || demo::passes(fault, service))?;
                 }
                 Ok(())
+            }
+            Self::Stacks => {
+                need_root("stacks")?;
+                step("stacks", "every gRPC stack with every other", stacks::verify)
             }
         }
     }
