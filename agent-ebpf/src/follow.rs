@@ -31,8 +31,9 @@ pub extern "C" fn follow(skb: *mut __sk_buff, scratch: *mut Scratch, direction: 
     // SAFETY: both are map values; the scratch is the caller's, the direction is shared under its lock.
     let (s, lock) = unsafe { (&mut *scratch, &raw mut (*direction).lock) };
     let locked = try_lock(lock);
-    // Someone else walks this direction right now: ours goes out raw, and the next segment finds a hole.
-    let mut pass = Pass::Raw(RAW_SEGMENT);
+    // Someone else walks this direction right now, so two CPUs brought segments in another order than they were
+    // sent: ours goes out raw, all of it, and the next segment finds a hole that only this program sees.
+    let mut pass = Pass::Raw(RAW_EPISODE);
     if locked {
         // SAFETY: the lock makes us the only one.
         pass = place(skb, s, unsafe { &mut *direction });

@@ -212,9 +212,10 @@ pub struct Scratch {
     pub bytes: [u8; AREA],
 }
 
-/// Raw bytes that a direction may send while it is lost: a few round trips' worth, within which what is missing
-/// mostly comes again and the agent can put all of it in order.
-pub const RAW_EPISODE: u32 = 256 << 10;
+/// Raw bytes that a direction may send while it is lost, within which what is missing mostly comes again and
+/// the agent can put all of it in order. Frames are found again where a segment begins with one, which inside a
+/// long message few do; so this is the size of the largest message that gRPC takes by default.
+pub const RAW_EPISODE: u32 = 4 << 20;
 /// Raw bytes of a segment after that, or when there is no telling in which state its direction is: enough
 /// for the headers of a call that begins with it.
 pub const RAW_SEGMENT: u32 = 4 << 10;
