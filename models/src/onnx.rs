@@ -135,7 +135,7 @@ pub(crate) fn float(net: &Net) -> Vec<u8> {
         graph.tensor(&format!("w{index}"), FLOAT, &weights, floats(layer.weights.iter()));
         graph.tensor(&format!("b{index}"), FLOAT, &weights[..1], floats(layer.bias.iter()));
         let names = [input, format!("w{index}"), format!("b{index}")];
-        input = graph.convolution(index, names, layer.stride, index + 1 < net.layers.len());
+        input = graph.convolution(index, &names, layer.stride, index + 1 < net.layers.len());
     }
     graph.finish(&input)
 }
@@ -167,7 +167,7 @@ pub(crate) fn quantised(net: &Quantised) -> Vec<u8> {
         graph.tensor(&format!("{b}_q"), INT32, &weights[..1], bias);
         graph.tensor(&format!("{b}_scale"), FLOAT, &weights[..1], floats(layer.bias_scales.iter()));
         graph.node("DequantizeLinear", &[&format!("{b}_q"), &format!("{b}_scale")], &b, axis());
-        let output = graph.convolution(index, [input, w, b], layer.stride, index + 1 < net.layers.len());
+        let output = graph.convolution(index, &[input, w, b], layer.stride, index + 1 < net.layers.len());
         input = graph.round_trip(&output, net.ranges.get(index + 1).copied().unwrap_or_default());
     }
     graph.finish(&input)
@@ -196,7 +196,7 @@ impl Writer {
     }
 
     /// Convolution with padding 1, and ReLU straight behind where wanted; gives the output's name.
-    fn convolution(&mut self, index: usize, inputs: [String; 3], stride: usize, relu: bool) -> String {
+    fn convolution(&mut self, index: usize, inputs: &[String; 3], stride: usize, relu: bool) -> String {
         let ints = |name: &str, ints: &[i64]| Attribute {
             name: name.into(),
             ints: ints.to_vec(),

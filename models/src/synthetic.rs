@@ -13,8 +13,11 @@ use faultline_models::random::Random;
 /// The live step.
 const STEP: Nanos = Nanos::from_secs(5);
 
+/// A signal, the range of the power of the load that it follows, and the range of its usual level.
+type Behaviour = (Signal, (f64, f64), (f64, f64));
+
 /// Signals with how far (in powers of the load) they follow it, and their usual level's range.
-const SIGNALS: [(Signal, (f64, f64), (f64, f64)); 11] = [
+const SIGNALS: [Behaviour; 11] = [
     (Signal::CallRate, (1.0, 1.0), (2.0, 300.0)),
     (Signal::LatencyP50, (0.0, 0.3), (0.5, 80.0)),
     (Signal::SelfTime, (0.0, 0.3), (0.3, 40.0)),

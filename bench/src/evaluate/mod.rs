@@ -13,6 +13,7 @@ use faultline_core::rank::{Question, rank};
 use faultline_core::score::Model;
 use faultline_core::units::ServiceId;
 use serde::Serialize;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
@@ -128,10 +129,8 @@ struct Episodes(BTreeMap<(String, String), Option<Windows>>);
 
 impl Episodes {
     fn load(&mut self, dataset: &mut Dataset, episode: &str, suffix: &str) -> Result<()> {
-        let key = (episode.to_owned(), suffix.to_owned());
-        if !self.0.contains_key(&key) {
-            let windows = dataset.windows(episode, suffix)?;
-            self.0.insert(key, windows);
+        if let Entry::Vacant(place) = self.0.entry((episode.to_owned(), suffix.to_owned())) {
+            place.insert(dataset.windows(episode, suffix)?);
         }
         Ok(())
     }
