@@ -27,7 +27,15 @@ pub(crate) fn run_all() -> Result<()> {
         run(&mut cargo(["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]))
     })?;
     step("doc", "documentation", || {
-        run(cargo(["doc", "--quiet", "--no-deps", "--workspace", "--exclude", "faultline-ebpf"])
-            .env("RUSTDOCFLAGS", "--deny warnings"))
+        run(cargo([
+            "doc",
+            "--quiet",
+            "--no-deps",
+            "--document-private-items",
+            "--workspace",
+            "--exclude",
+            "faultline-ebpf",
+        ])
+        .env("RUSTDOCFLAGS", "--deny warnings --allow rustdoc::private_intra_doc_links"))
     })
 }

@@ -1,4 +1,4 @@
-//! The open TCP connections' ends, and which two ends are one connection. [`Opened`] and [`Closed`] flow in;
+//! The open TCP connections' ends, and which two ends are one connection. [`Opened`] and [`Closed`](crate::event::Closed) flow in;
 //! for each end its side and its peer flow out. Names are [`crate::identity`]'s.
 
 use crate::call::View;

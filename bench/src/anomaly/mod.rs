@@ -1,6 +1,6 @@
 //! Scores the services of an anomaly data set, one by one through time: files in, one CSV line a service and
 //! test step out. [`series`] reads, [`baseline`] encodes, [`detectors`] score, [`tail`] gives p-values,
-//! [`pages`] decides what is worth a page, [`measure`] says what it was worth.
+//! [`mod@pages`] decides what is worth a page, [`measure`] says what it was worth.
 //!
 //! The shipped model has its own 16 roles, and these signals have none. So a small net of the same make is
 //! trained here, in folds: each service is scored by a net that saw only other services' train parts. At a
