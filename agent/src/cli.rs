@@ -99,7 +99,8 @@ pub struct RunFlags {
     /// Services beyond this are counted under `_OTHER` [default: 1000]
     #[arg(long, env = "FAULTLINE_MAX_SERVICES", value_name = "N")]
     pub max_services: Option<usize>,
-    /// What to log: error, warn, info, debug, or a filter such as `faultline=debug` [default: info]
+    /// What to log: error, warn, info, debug, or a filter such as `faultline=debug`; `faultline_probes=debug`
+    /// are the kernel programs' own messages [default: info]
     #[arg(long, env = "FAULTLINE_LOG", value_name = "FILTER")]
     pub log: Option<String>,
     /// A TOML file with the same settings

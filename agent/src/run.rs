@@ -74,7 +74,8 @@ async fn start(config: Arc<Config>, purpose: Purpose) -> anyhow::Result<()> {
     let probes = Probes::attach(&Options {
         cgroup_root: config.cgroup_root.clone(),
         ring_bytes: config.ring_size,
-        ..Options::default()
+        // Their messages cost time in the kernel, so the programs are loaded without them unless asked for.
+        kernel_log: tracing::enabled!(target: "faultline_probes", tracing::Level::DEBUG),
     })?;
 
     let published = Arc::new(Published::default());
