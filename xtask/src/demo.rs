@@ -4,12 +4,15 @@
 //! The agent is told nothing of the system or of the fault: it sees the kernel alone. What it saw is held
 //! against what the services themselves wrote down.
 
+mod outcome;
+
 use crate::house;
 use crate::process::{self, Running, cargo, check_interrupted, command, run};
 use crate::setup::{self, Purpose};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde_json::{Map, Value, json};
+use outcome::Outcome;
+use serde_json::{Map, Value};
 use std::fs;
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::net::{Ipv4Addr, TcpListener};
@@ -54,19 +57,6 @@ pub(crate) struct Demo {
     /// Where to leave logs, truth and the recording.
     #[arg(long, default_value = "target/demo")]
     out: PathBuf,
-}
-
-/// What a demo saw.
-struct Outcome {
-    fault: String,
-    service: String,
-    culprits: Vec<String>,
-    ranking: Vec<String>,
-    seconds_to_page: Option<f64>,
-    false_pages: u64,
-    calls_seen: Map<String, Value>,
-    calls_sent: Map<String, Value>,
-    top: String,
 }
 
 impl Demo {
@@ -387,77 +377,10 @@ impl Diary {
     }
 }
 
-impl Outcome {
-    fn json(&self) -> Value {
-        json!({
-            "fault": {"kind": self.fault, "service": self.service, "culprit": self.culprits},
-            "ranking": self.ranking,
-            "seconds_to_page": self.seconds_to_page,
-            "false_pages": self.false_pages,
-            "calls_seen": self.calls_seen,
-            "calls_sent": self.calls_sent,
-        })
-    }
-
-    fn words(&self) -> String {
-        let first = self.ranking.first().map_or("nobody", String::as_str);
-        let paged =
-            self.seconds_to_page.map_or("never".to_owned(), |seconds| format!("after {seconds:.1} s"));
-        let sum = |calls: &Map<String, Value>| calls.values().filter_map(Value::as_u64).sum::<u64>();
-        let seen = if self.seconds_to_page.is_some() { "" } else { &self.top };
-        format!(
-            "{seen}fault:         {} on {}\npaged:         {paged}\nfirst suspect: {first}\n\
-             calls:         {} seen of {} served",
-            self.fault,
-            self.service,
-            sum(&self.calls_seen),
-            sum(&self.calls_sent),
-        )
-    }
-
-    /// Fails unless the agent paged for this fault alone and put the culprit first.
-    fn verdict(&self) -> Result<()> {
-        if self.false_pages > 0 {
-            bail!("the agent paged before anything was broken");
-        }
-        if self.seconds_to_page.is_none() {
-            bail!("the agent did not page");
-        }
-        match self.ranking.first() {
-            Some(first) if self.culprits.contains(first) => Ok(()),
-            Some(first) => bail!("the agent blamed {first}, the culprit is {}", self.culprits.join(" or ")),
-            None => bail!("the agent named no suspect"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
-
-    fn outcome() -> Outcome {
-        Outcome {
-            fault: "latency".into(),
-            service: "cartservice".into(),
-            culprits: vec!["cartservice".into()],
-            ranking: vec!["cartservice".into(), "frontend".into()],
-            seconds_to_page: Some(12.0),
-            false_pages: 0,
-            calls_seen: Map::new(),
-            calls_sent: Map::new(),
-            top: String::new(),
-        }
-    }
-
-    #[test]
-    fn passes_only_if_the_culprit_came_first_and_nothing_else_paged() {
-        assert!(outcome().verdict().is_ok());
-        assert!(Outcome { ranking: vec!["frontend".into()], ..outcome() }.verdict().is_err());
-        assert!(Outcome { ranking: Vec::new(), ..outcome() }.verdict().is_err());
-        assert!(Outcome { seconds_to_page: None, ..outcome() }.verdict().is_err());
-        assert!(Outcome { false_pages: 1, ..outcome() }.verdict().is_err());
-    }
 
     #[test]
     fn reads_the_culprits_from_the_truth() {

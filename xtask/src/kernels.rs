@@ -4,8 +4,7 @@
 //! tree, no disk and no network but loopback: a busybox, the two binaries and their libraries in an initramfs.
 
 use crate::house;
-use crate::process::{check_interrupted, command, run, run_quietly};
-use crate::test::test_host_crates;
+use crate::process::{check_interrupted, command, run, run_quietly, test_host_crates};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -52,6 +52,22 @@ pub(crate) fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     command
 }
 
+/// The host's crates, always selected together: another selection has other features of the same
+/// dependencies, and cargo would build them again for each.
+const HOST_CRATES: [&str; 4] = ["--release", "--workspace", "--exclude", "faultline-ebpf"];
+
+/// Builds every binary and test of the host's crates; seconds where they are built.
+pub(crate) fn build_host_crates() -> Result<()> {
+    run(cargo(["build", "--all-targets", "--quiet"]).args(HOST_CRATES))
+}
+
+/// `cargo test` on the host's crates.
+pub(crate) fn test_host_crates(arguments: &[&str]) -> Command {
+    let mut test = cargo(["test"]);
+    test.args(HOST_CRATES).args(arguments);
+    test
+}
+
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let words = words(command);

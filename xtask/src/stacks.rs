@@ -2,9 +2,10 @@
 //! them. A folder holds a `run` script and a stamp: the SHA-256 of the sources it was built from, written last.
 //! A stack whose tool chain is missing is named and left out.
 
-use crate::process::{cargo, check_interrupted, command, run, run_quietly};
+use crate::process::{
+    build_host_crates, cargo, check_interrupted, command, run, run_quietly, test_host_crates,
+};
 use crate::setup::{self, Purpose, step};
-use crate::test::{build_host_crates, test_host_crates};
 use crate::{house, parts};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};

@@ -1,11 +1,10 @@
 //! `cargo xtask test`: sets up what is missing and runs every test; a stage runs alone by its name.
 
-use crate::process::{cargo, run};
+use crate::process::{build_host_crates, cargo, run, test_host_crates};
 use crate::setup::{self, Purpose, step};
 use crate::{demo, house, kernels, probes, stacks};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use std::process::Command;
 use std::time::Instant;
 
 /// Set up what is missing and run every test, or the named stages.
@@ -57,22 +56,6 @@ impl Test {
         eprintln!("all stages passed in {:.0} s", started.elapsed().as_secs_f64());
         Ok(())
     }
-}
-
-/// The host's crates, always selected together: another selection has other features of the same
-/// dependencies, and cargo would build them again for each.
-const HOST_CRATES: [&str; 4] = ["--release", "--workspace", "--exclude", "faultline-ebpf"];
-
-/// Builds every binary and test of the host's crates; seconds where they are built.
-pub(crate) fn build_host_crates() -> Result<()> {
-    run(cargo(["build", "--all-targets", "--quiet"]).args(HOST_CRATES))
-}
-
-/// `cargo test` on the host's crates.
-pub(crate) fn test_host_crates(arguments: &[&str]) -> Command {
-    let mut test = cargo(["test"]);
-    test.args(HOST_CRATES).args(arguments);
-    test
 }
 
 impl Stage {
