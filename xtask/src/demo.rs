@@ -207,7 +207,7 @@ fn perform(fault: &str, service: &str, seed: u64, out: &Path) -> Result<Outcome>
         Ok(diary.time("fault_started").is_some())
     })?;
     let injected = diary.time("fault_started").context("the fault has no time")?;
-    let false_pages = report(&url)?.pointer("/incident/id").and_then(Value::as_u64).unwrap_or(0);
+    let false_pages = pages(&report(&url)?);
     eprintln!("==> injected: {fault} on {service}");
 
     let mut page = None;
@@ -215,7 +215,7 @@ fn perform(fault: &str, service: &str, seed: u64, out: &Path) -> Result<Outcome>
         check_interrupted()?;
         agent.check(&agent_log)?;
         let report = report(&url)?;
-        if report.pointer("/incident/id").and_then(Value::as_u64).is_some_and(|id| id > false_pages) {
+        if pages(&report) > false_pages {
             page = Some((now() - injected, report, top(&url)));
             break;
         }
@@ -286,6 +286,13 @@ fn report(url: &str) -> Result<Value> {
         Ok(text) => serde_json::from_str(&text).context("the agent's report is not JSON"),
         Err(_) => Ok(Value::Null),
     }
+}
+
+/// How many incidents the agent has opened: they are numbered, and one may have closed already.
+fn pages(report: &Value) -> u64 {
+    let open = report.get("incident").into_iter();
+    let past = report.get("past_incidents").and_then(Value::as_array).into_iter().flatten();
+    open.chain(past).filter_map(|incident| incident.get("id")?.as_u64()).max().unwrap_or(0)
 }
 
 fn ranking(report: &Value, place: &str) -> Vec<String> {
@@ -381,6 +388,14 @@ impl Diary {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+
+    #[test]
+    fn counts_pages_that_are_over() {
+        let report = serde_json::json!({"incident": null, "past_incidents": [{"id": 2}, {"id": 1}]});
+        assert_eq!(pages(&report), 2);
+        assert_eq!(pages(&serde_json::json!({"incident": {"id": 3}, "past_incidents": []})), 3);
+        assert_eq!(pages(&Value::Null), 0);
+    }
 
     #[test]
     fn reads_the_culprits_from_the_truth() {
