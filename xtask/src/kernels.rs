@@ -4,7 +4,7 @@
 //! tree, no disk and no network but loopback: a busybox, the two binaries and their libraries in an initramfs.
 
 use crate::house;
-use crate::process::{check_interrupted, command, run, run_quietly, test_host_crates};
+use crate::process::{check_interrupted, command, last_lines, run, run_quietly, test_host_crates};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -203,8 +203,7 @@ fn boot(series: &str, kernel: &Path, initramfs: &Path, log: &Path) -> Result<()>
             Ok(())
         }
         _ => {
-            let lines: Vec<&str> = text.lines().collect();
-            let tail = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n");
+            let tail = last_lines(&text, 30);
             bail!(
                 "kernel {release} failed ({}); its console ended with:\n{tail}",
                 verdict.unwrap_or("no verdict")

@@ -93,11 +93,16 @@ pub(crate) fn run_quietly(command: &mut Command, log: &Path) -> Result<()> {
         .with_context(|| format!("cannot start `{words}`"))?;
     if !status.success() {
         let text = std::fs::read_to_string(log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n");
+        let tail = last_lines(&text, 15);
         bail!("`{words}` failed ({status}); the end of {}:\n{tail}", log.display());
     }
     Ok(())
+}
+
+/// The end of a log, for an error message.
+pub(crate) fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
 }
 
 fn words(command: &Command) -> String {
@@ -131,8 +136,7 @@ impl Running {
     pub(crate) fn check(&mut self, log: &Path) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             let text = std::fs::read_to_string(log).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            let tail = lines.get(lines.len().saturating_sub(10)..).unwrap_or_default().join("\n");
+            let tail = last_lines(&text, 10);
             bail!("{} ended early ({status}); the end of {}:\n{tail}", self.name, log.display());
         }
         Ok(())

@@ -31,19 +31,8 @@ pub(super) fn collect(view: &View<'_>, evidence: &mut Evidence) {
     }
     for (edge, change) in wire.iter().filter(|(_, change)| change.is_rise()) {
         let (blamed, peer) = slow_end(*edge, &wire);
-        add(
-            evidence,
-            blamed,
-            Reason {
-                family: "edge",
-                signal: EdgeSignal::WireTime.name(),
-                peer: Some(peer),
-                value: change.value,
-                baseline: Some(change.baseline),
-                weight: change.strength(1.0),
-                text: format!("wire time {}, usually {}", millis(change.value), millis(change.baseline)),
-            },
-        );
+        let text = format!("wire time {}, usually {}", millis(change.value), millis(change.baseline));
+        add(evidence, blamed, reason(EdgeSignal::WireTime, peer, *change, text));
     }
 }
 
@@ -103,23 +92,9 @@ fn exchanges(view: &View<'_>, evidence: &mut Evidence, caller: ServiceId, callee
         .filter_map(|signal| Some((signal, view.edge_change(caller, callee, signal, LATENCY)?)))
         .max_by(|a, b| a.1.strength(1.0).total_cmp(&b.1.strength(1.0)));
     if let Some((signal, change)) = slowest {
-        add(
-            evidence,
-            callee,
-            Reason {
-                family: "edge",
-                signal: signal.name(),
-                peer: Some(caller),
-                value: change.value,
-                baseline: Some(change.baseline),
-                weight: change.strength(1.0),
-                text: format!(
-                    "answers this caller in {}, usually {}",
-                    millis(change.value),
-                    millis(change.baseline)
-                ),
-            },
-        );
+        let text =
+            format!("answers this caller in {}, usually {}", millis(change.value), millis(change.baseline));
+        add(evidence, callee, reason(signal, caller, change, text));
     }
 }
 
@@ -127,19 +102,7 @@ fn exchanges(view: &View<'_>, evidence: &mut Evidence, caller: ServiceId, callee
 fn events(view: &View<'_>, evidence: &mut Evidence, caller: ServiceId, callee: ServiceId) {
     let mut push = |signal: EdgeSignal, change: Option<Change>, text: &dyn Fn(Change) -> String| {
         if let Some(change) = change {
-            add(
-                evidence,
-                callee,
-                Reason {
-                    family: "edge",
-                    signal: signal.name(),
-                    peer: Some(caller),
-                    value: change.value,
-                    baseline: Some(change.baseline),
-                    weight: change.strength(1.0),
-                    text: text(change),
-                },
-            );
+            add(evidence, callee, reason(signal, caller, change, text(change)));
         }
     };
     let change = |signal, floor| view.edge_change(caller, callee, signal, floor);
@@ -152,4 +115,17 @@ fn events(view: &View<'_>, evidence: &mut Evidence, caller: ServiceId, callee: S
     push(EdgeSignal::ConnectTime, change(EdgeSignal::ConnectTime, LATENCY), &|change| {
         format!("connects in {}, usually {}", millis(change.value), millis(change.baseline))
     });
+}
+
+/// All of a change on an edge, held against one end; `peer` is the other.
+fn reason(signal: EdgeSignal, peer: ServiceId, change: Change, text: String) -> Reason {
+    Reason {
+        family: "edge",
+        signal: signal.name(),
+        peer: Some(peer),
+        value: change.value,
+        baseline: Some(change.baseline),
+        weight: change.strength(1.0),
+        text,
+    }
 }
