@@ -1,5 +1,6 @@
 //! Trains, quantises and checks the autoencoder: normal windows in, `autoencoder.onnx` and `contract.json`
-//! out. Without a recording it trains on made-up normal life ([`synthetic`]).
+//! out. Normal windows are those of recordings ([`recorded`]) and of made-up life ([`synthetic`]), which has the
+//! many services that no recording of one system has.
 //!
 //! Training is seeded and runs on one thread: the same machine gives the same file; another may differ in
 //! the last bits, so what is promised is the check at the end, not the file's digest.
@@ -8,6 +9,7 @@
 
 mod onnx;
 mod quantise;
+mod recorded;
 mod synthetic;
 
 use anyhow::{Context, Result, bail};
@@ -30,6 +32,8 @@ const CALIBRATION: usize = 1024;
 const QUANTILES: [f64; 7] = [0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999];
 /// Every so many steps a window: neighbours overlap, and tell little new.
 const STRIDE: u64 = 5;
+/// Every so many services one is held out.
+const HELD_OUT: usize = 5;
 /// This share of the training inputs is spoiled.
 const SPOILED: f64 = 0.7;
 /// Channels that a fault moves together: latencies, errors, CPU and throttling, waiting calls, memory.
@@ -37,9 +41,18 @@ const GROUPS: [&[usize]; 5] = [&[2, 3, 4, 5], &[1, 11], &[12, 13], &[8, 9], &[14
 /// Each other channel of a spoiled input is shifted with this chance.
 const SPOILED_CHANNELS: f64 = 0.05;
 
+/// One service's windows: they share steps, so a service is trained on or held out as a whole.
+type Windows = Vec<Encoded>;
+
 /// Trains, quantises and checks the autoencoder.
 #[derive(Parser)]
+#[command(after_help = "Examples:\n  cargo xtask train\n  \
+    cargo xtask train -- --from normal-1.rec --from normal-2.rec --out /tmp/model\n\n\
+    A recording of normal load is made by `faultline record FILE`.")]
 struct Arguments {
+    /// A recording of normal load to learn from; may be repeated.
+    #[arg(long, value_name = "RECORDING")]
+    from: Vec<PathBuf>,
     /// Where to write autoencoder.onnx and contract.json.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR")))]
     out: PathBuf,
@@ -49,7 +62,7 @@ struct Arguments {
     /// Passes over the windows.
     #[arg(long, default_value_t = 10)]
     passes: usize,
-    /// Made-up services.
+    /// Made-up services; 0 to learn from recordings alone.
     #[arg(long, default_value_t = 200)]
     services: u32,
     /// Steps of each.
@@ -64,9 +77,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     println!("seed {}", arguments.seed);
     let mut random = Random::new(arguments.seed);
-    let windows = windows(&synthetic::normal(arguments.services, arguments.steps, arguments.seed));
-    // Whole services are held out at the end: neighbouring windows share steps.
-    let (known, held) = windows.split_at(windows.len() * 4 / 5);
+    let (known, held) = material(&arguments)?;
     let samples: Vec<Sample> = known.iter().map(|w| (w.values.clone(), w.present.clone())).collect();
     let mut net = Net::new(CHANNELS, &mut random);
     let started = Instant::now();
@@ -80,25 +91,38 @@ fn main() -> Result<()> {
     let trained = onnx::float(&net);
     let quantised = onnx::quantised(&quantise::quantise(&net, &calibration));
     let mut contract = contract(&arguments, &quantised);
-    check(&mut contract, &trained, &quantised, held, arguments.runtime.as_deref())?;
+    check(&mut contract, &trained, &quantised, &held, arguments.runtime.as_deref())?;
     write(&arguments.out.join("autoencoder.onnx"), &quantised)?;
     write(&arguments.out.join("contract.json"), &serde_json::to_vec_pretty(&contract)?)?;
     println!("{} bytes before quantisation, {} after", trained.len(), quantised.len());
     Ok(())
 }
 
-/// The windows of a normal history, encoded as the agent does.
-fn windows(history: &History) -> Vec<Encoded> {
+/// The windows to train on, and those of whole services that are held out.
+fn material(arguments: &Arguments) -> Result<(Windows, Windows)> {
+    let mut services = made_up(&synthetic::normal(arguments.services, arguments.steps, arguments.seed));
+    for path in &arguments.from {
+        let recorded = recorded::windows(path, STRIDE)?;
+        let windows: usize = recorded.iter().map(Vec::len).sum();
+        println!("{}: {} services, {windows} windows", path.display(), recorded.len());
+        services.extend(recorded);
+    }
+    let (mut known, mut held) = (Vec::new(), Vec::new());
+    for (place, windows) in services.into_iter().enumerate() {
+        if place % HELD_OUT == 0 { &mut held } else { &mut known }.extend(windows);
+    }
+    if known.is_empty() || held.is_empty() {
+        bail!("too few windows to train on: record for longer than the baseline and a window together");
+    }
+    Ok((known, held))
+}
+
+/// The windows of made-up services, encoded as the agent does.
+fn made_up(history: &History) -> Vec<Windows> {
     let newest = history.newest().unwrap_or_default();
-    let services: Vec<_> = history.services().collect();
-    services
-        .into_iter()
-        .flat_map(|service| {
-            (0..=newest.0)
-                .filter(|step| step % STRIDE == 0)
-                .filter_map(move |step| encode(history, service, Step(step)))
-        })
-        .collect()
+    let steps = || (0..=newest.0).filter(|step| step.is_multiple_of(STRIDE));
+    let encoded = |service| steps().filter_map(|step| encode(history, service, Step(step))).collect();
+    history.services().map(encoded).collect()
 }
 
 fn contract(arguments: &Arguments, model: &[u8]) -> Contract {
@@ -109,7 +133,12 @@ fn contract(arguments: &Arguments, model: &[u8]) -> Contract {
         sha256: faultline_models::sha256(model),
         calibration: Vec::new(),
         seed: arguments.seed,
-        trained_on: format!("{} made-up services over {} steps", arguments.services, arguments.steps),
+        trained_on: format!(
+            "{} recordings of normal load, {} made-up services over {} steps",
+            arguments.from.len(),
+            arguments.services,
+            arguments.steps
+        ),
         rank_correlation: 0.0,
     }
 }

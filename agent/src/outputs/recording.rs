@@ -1,12 +1,14 @@
-//! The pipeline's inputs flow in, a file flows out. Written by a thread of its own, so that a slow disk never
-//! holds up the pipeline; the format is [`faultline_core::recording`]'s.
+//! The pipeline's inputs flow in, a file flows out, compressed with gzip. Written by a thread of its own, so that
+//! a slow disk never holds up the pipeline; the format is [`faultline_core::recording`]'s.
 
 use anyhow::Context;
 use faultline_core::pipeline::Settings;
 use faultline_core::recording::{Header, Item, Writer};
 use faultline_core::score::Model;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -31,7 +33,9 @@ impl Recorder {
     pub fn start(path: &Path, header: &Header) -> anyhow::Result<Self> {
         let file = File::create(path)
             .with_context(|| format!("cannot make the recording {}; choose another file", path.display()))?;
-        let writer = Writer::start(BufWriter::new(file), header)
+        // The fastest level: a fifth of the size, for a few percent of what decoding the calls costs.
+        let file = GzEncoder::new(BufWriter::new(file), Compression::fast());
+        let writer = Writer::start(file, header)
             .with_context(|| format!("cannot write the recording {}", path.display()))?;
         let (queue, items) = sync_channel(QUEUE);
         let writer = thread::Builder::new()
@@ -84,14 +88,14 @@ impl Recorder {
 }
 
 /// Writes until the queue is closed. Flushes at each tick, so that a killed agent leaves whole steps.
-fn write_all(mut writer: Writer<BufWriter<File>>, items: &Receiver<Item>) -> io::Result<()> {
+fn write_all(mut writer: Writer<GzEncoder<BufWriter<File>>>, items: &Receiver<Item>) -> io::Result<()> {
     for item in items {
         writer.item(&item)?;
         if matches!(item, Item::Tick(_)) {
             writer.flush()?;
         }
     }
-    writer.finish().map(drop)
+    writer.finish()?.finish()?.flush()
 }
 
 /// What a recording of a pipeline with these settings and this model says of itself.

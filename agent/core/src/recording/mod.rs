@@ -1,9 +1,10 @@
 //! Recordings: what stands behind the decoder flows in and, later, out again: events and ticks, in order, so
 //! that a replay gives the same report. The format is `recording.proto`; `wire` holds its messages, `encode`
-//! and `decode` turn events into them and back. Files are opened elsewhere.
+//! and `decode` turn events into them and back, `source` undoes a compression. Files are opened elsewhere.
 
 mod decode;
 mod encode;
+mod source;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -13,7 +14,8 @@ use crate::pipeline::Settings;
 use crate::units::{Nanos, Timestamp};
 use encode::Texts;
 use prost::Message as _;
-use std::io::{self, BufReader, Read, Write};
+use source::Source;
+use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use wire::Kind;
 
@@ -176,7 +178,7 @@ impl<W: Write> Writer<W> {
 /// Reads a recording: an iterator over its items that ends after the first error.
 #[derive(Debug)]
 pub struct Reader<R: Read> {
-    source: BufReader<R>,
+    source: Source<R>,
     header: Header,
     texts: Vec<Arc<str>>,
     items: u64,
@@ -186,14 +188,14 @@ pub struct Reader<R: Read> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the beginning of a recording.
+    /// Reads the beginning of a recording, which may be compressed with gzip.
     ///
     /// # Errors
     /// [`Error::Foreign`] or [`Error::Version`] if it is none that this agent reads.
     pub fn open(source: R) -> Result<Self, Error> {
-        let mut source = BufReader::new(source);
+        let mut source = Source::open(source)?;
         let mut start = Vec::new();
-        source.by_ref().take(MAGIC.len() as u64 + 1).read_to_end(&mut start)?;
+        read_up_to(&mut source, MAGIC.len() as u64 + 1, &mut start).map_err(|why| failed(0, why))?;
         let Some((version, magic)) = start.split_last().filter(|_| start.len() > MAGIC.len()) else {
             return Err(match MAGIC.starts_with(&start) && !start.is_empty() {
                 true => Error::Truncated { at: start.len() as u64 },
@@ -238,7 +240,7 @@ impl<R: Read> Reader<R> {
                 Some(Kind::Text(_)) => return Err(corrupt(at, "more texts than a writer numbers")),
                 Some(Kind::TextsCleared(_)) => self.texts.clear(),
                 Some(Kind::End(end)) if end.items == self.items && end.checksum == before => {
-                    return Ok(None);
+                    return self.source.is_whole().then_some(None).ok_or(Error::Truncated { at: self.at });
                 }
                 Some(Kind::End(_)) => {
                     return Err(corrupt(at, "what was read does not have the checksum that was written"));
@@ -280,8 +282,9 @@ impl<R: Read> Reader<R> {
 
     fn take(&mut self, wanted: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
-        self.source.by_ref().take(wanted).read_to_end(&mut bytes)?;
+        let read = read_up_to(&mut self.source, wanted, &mut bytes);
         self.at += bytes.len() as u64;
+        read.map_err(|why| failed(self.at, why))?;
         self.checksum.add(&bytes);
         if (bytes.len() as u64) < wanted { Err(Error::Truncated { at: self.at }) } else { Ok(bytes) }
     }
@@ -313,6 +316,24 @@ fn parse_header(header: wire::Header, at: u64) -> Result<Header, Error> {
         digest => Some(digest.try_into().map_err(|_| corrupt(at, "the model's digest is not a SHA-256"))?),
     };
     Ok(Header { settings, model_digest, agent: header.agent })
+}
+
+fn read_up_to(source: &mut impl Read, wanted: u64, into: &mut Vec<u8>) -> io::Result<()> {
+    match source.take(wanted).read_to_end(into) {
+        // A compressed recording that was cut; what came before is whole.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(()),
+        read => read.map(drop),
+    }
+}
+
+/// A failure of the source: either its compression makes no sense or it cannot be read.
+fn failed(at: u64, error: io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::InvalidInput | ErrorKind::InvalidData => {
+            corrupt(at, &format!("it cannot be decompressed ({error})"))
+        }
+        _ => Error::Io(error),
+    }
 }
 
 fn corrupt(at: u64, why: &(impl ToString + ?Sized)) -> Error {

@@ -271,6 +271,30 @@ proptest! {
     }
 }
 
+fn compress(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_compressed_recording_reads_like_a_plain_one() {
+    let items: Vec<Item> = (1..=1000).map(|tick| Item::Tick(Timestamp(tick))).collect();
+    let compressed = compress(&write(&items));
+    assert_eq!(read(&compressed).0, items);
+    for cut in 0..compressed.len() {
+        let (before, error) = read(&compressed[..cut]);
+        assert_eq!(before[..], items[..before.len()]);
+        assert!(
+            matches!(error, Some(Error::Truncated { .. } | Error::Foreign)),
+            "the first {cut} bytes: {error:?}"
+        );
+    }
+    let mut damaged = compressed;
+    damaged[12] ^= 0xff;
+    assert!(read(&damaged).1.is_some());
+}
+
 fn check(bytes: &[u8], expected: &expect_test::Expect) {
     expected.assert_eq(&read(bytes).1.unwrap().to_string());
 }
