@@ -1,10 +1,11 @@
-//! The windows of the recent past, by service and by edge: what baselines, scores and rankings read.
+//! The windows of the recent past, by service and by edge: what baselines, scores and rankings read. What was
+//! seen while a service was masked is no part of that: it may be half of what happened.
 //!
 //! Filled by [`crate::pipeline`] live, by an evaluation from a data set's files; nobody behind it can tell.
 
 use crate::units::{Nanos, ServiceId, Step};
 use crate::window::{EdgeSignal, EdgeWindow, Signal, Window};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 /// The windows of every service and edge, newest last, at most `keep` steps of each.
@@ -15,13 +16,21 @@ pub struct History {
     keep: usize,
     services: BTreeMap<ServiceId, VecDeque<(Step, Window)>>,
     edges: BTreeMap<(ServiceId, ServiceId), VecDeque<(Step, EdgeWindow)>>,
+    /// The steps in which a service was masked, as long as its windows are kept.
+    masked: BTreeMap<ServiceId, BTreeSet<Step>>,
 }
 
 impl History {
     /// An empty history of at most `keep` steps.
     #[must_use]
     pub fn new(step_length: Nanos, keep: usize) -> Self {
-        Self { step_length, keep: keep.max(1), services: BTreeMap::new(), edges: BTreeMap::new() }
+        Self {
+            step_length,
+            keep: keep.max(1),
+            services: BTreeMap::new(),
+            edges: BTreeMap::new(),
+            masked: BTreeMap::new(),
+        }
     }
 
     /// Adds a service's window; steps must come in ascending order, an older one is ignored.
@@ -34,11 +43,23 @@ impl History {
         push(self.edges.entry((caller, callee)).or_default(), self.keep, step, window);
     }
 
+    /// Hides a service's window of a step, and those of its edges, from all but [`History::seen`].
+    pub fn mask(&mut self, service: ServiceId, step: Step) {
+        let steps = self.masked.entry(service).or_default();
+        steps.insert(step);
+        if steps.len() > self.keep {
+            steps.pop_first();
+        }
+    }
+
     /// Makes one service's windows another's, because the two turned out to be one: where both have a window
     /// of a step, `into`'s stays.
     pub fn merge(&mut self, from: ServiceId, into: ServiceId) {
         if let Some(windows) = self.services.remove(&from) {
             merge(self.services.entry(into).or_default(), self.keep, windows);
+        }
+        if let Some(masked) = self.masked.remove(&from) {
+            self.masked.entry(into).or_default().extend(masked);
         }
         let renamed = |service: ServiceId| if service == from { into } else { service };
         let edges: Vec<(ServiceId, ServiceId)> = self
@@ -65,6 +86,7 @@ impl History {
             .map(|(service, _)| *service)
             .collect();
         self.services.retain(|service, _| gone.binary_search(service).is_err());
+        self.masked.retain(|service, _| gone.binary_search(service).is_err());
         self.edges.retain(|_, windows| windows.back().is_some_and(|(step, _)| *step >= oldest));
         gone
     }
@@ -79,12 +101,24 @@ impl History {
         self.edges.keys().copied()
     }
 
-    /// A service's windows in `steps`, oldest first.
-    pub fn windows(&self, service: ServiceId, steps: Range<Step>) -> impl Iterator<Item = (Step, &Window)> {
-        within(self.services.get(&service), steps)
+    /// What was seen of a service in a step, masked or not.
+    #[must_use]
+    pub fn seen(&self, service: ServiceId, step: Step) -> Option<&Window> {
+        within(self.services.get(&service), step..Step(step.0 + 1)).next().map(|(_, window)| window)
     }
 
-    /// An edge's windows in `steps`, oldest first.
+    /// What was seen of an edge in a step, masked or not.
+    #[must_use]
+    pub fn seen_edge(&self, caller: ServiceId, callee: ServiceId, step: Step) -> Option<&EdgeWindow> {
+        within(self.edges.get(&(caller, callee)), step..Step(step.0 + 1)).next().map(|(_, window)| window)
+    }
+
+    /// A service's windows in `steps`, oldest first, without the masked ones.
+    pub fn windows(&self, service: ServiceId, steps: Range<Step>) -> impl Iterator<Item = (Step, &Window)> {
+        within(self.services.get(&service), steps).filter(move |(step, _)| !self.is_masked(service, *step))
+    }
+
+    /// An edge's windows in `steps`, oldest first, without those in which an end of it was masked.
     pub fn edge_windows(
         &self,
         caller: ServiceId,
@@ -92,6 +126,11 @@ impl History {
         steps: Range<Step>,
     ) -> impl Iterator<Item = (Step, &EdgeWindow)> {
         within(self.edges.get(&(caller, callee)), steps)
+            .filter(move |(step, _)| !self.is_masked(caller, *step) && !self.is_masked(callee, *step))
+    }
+
+    fn is_masked(&self, service: ServiceId, step: Step) -> bool {
+        self.masked.get(&service).is_some_and(|steps| steps.contains(&step))
     }
 
     /// The measured values of one signal of a service in `steps`, oldest first.
@@ -167,6 +206,24 @@ mod tests {
         history.merge(a, b);
         assert_eq!(history.values(b, Signal::CallRate, Step(0)..Step(9)), [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
         assert_eq!(history.edges().collect::<Vec<_>>(), [(c, b)]);
+    }
+
+    #[test]
+    fn a_masked_step_is_seen_but_no_part_of_a_baseline() {
+        let (a, b) = (ServiceId(1), ServiceId(2));
+        let mut history = History::new(Nanos::from_secs(5), 10);
+        for step in 0..3 {
+            let mut window = Window::default();
+            window.set(Signal::CallRate, Some(step as f64));
+            history.push(a, Step(step), window);
+            history.push_edge(a, b, Step(step), EdgeWindow::default());
+        }
+        history.mask(a, Step(1));
+        assert_eq!(history.values(a, Signal::CallRate, Step(0)..Step(9)), [0.0, 2.0]);
+        assert_eq!(history.edge_windows(a, b, Step(0)..Step(9)).count(), 2);
+        assert_eq!(history.seen(a, Step(1)).and_then(|window| window.get(Signal::CallRate)), Some(1.0));
+        history.merge(a, b);
+        assert_eq!(history.values(b, Signal::CallRate, Step(0)..Step(9)), [0.0, 2.0]);
     }
 
     #[test]

@@ -342,6 +342,7 @@ impl Pipeline {
             self.baseline_steps = self.baseline_steps.saturating_add(1);
         }
         let masked = self.mask.step(&folded, &self.world.services, lost, events);
+        masked.keys().for_each(|service| self.history.mask(*service, step));
         let report = self.judge(step, end, &masked);
         self.forget(step, start);
         report

@@ -105,9 +105,8 @@ impl Pipeline {
     /// A service, if it was there in the recent past.
     fn service(&self, name: &Arc<str>, id: ServiceId, findings: &Findings<'_>) -> Option<ServiceReport> {
         let life = self.ledger.lives.get(&id)?;
-        let window = self.history.windows(id, findings.step..Step(findings.step.0 + 1)).next();
         let absent = Window::default();
-        let window = window.map_or(&absent, |(_, window)| window);
+        let window = self.history.seen(id, findings.step).unwrap_or(&absent);
         let score = findings.scores.get(&id);
         let masked = findings.masked.get(&id).cloned();
         let state = if masked.is_some() {
@@ -167,9 +166,8 @@ impl Pipeline {
     }
 
     fn edge(&self, edge: (ServiceId, ServiceId), step: Step) -> EdgeReport {
-        let window = self.history.edge_windows(edge.0, edge.1, step..Step(step.0 + 1)).next();
         let absent = EdgeWindow::default();
-        let window = window.map_or(&absent, |(_, window)| window);
+        let window = self.history.seen_edge(edge.0, edge.1, step).unwrap_or(&absent);
         let life = self.ledger.edges.get(&edge);
         let protocol = if life.is_some_and(|life| life.kind == EdgeKind::Grpc) { "grpc" } else { "tcp" };
         EdgeReport {

@@ -45,7 +45,7 @@ pub struct Calls {
     pub response_bytes: u64,
     /// Messages both ways, summed.
     pub messages: u64,
-    /// Durations.
+    /// Durations of those whose end was seen.
     pub latencies: Latencies,
 }
 
@@ -68,7 +68,10 @@ impl Calls {
         self.request_bytes = self.request_bytes.saturating_add(call.request.bytes);
         self.response_bytes = self.response_bytes.saturating_add(call.response.bytes);
         self.messages += u64::from(call.request.count) + u64::from(call.response.count);
-        self.latencies.add(latency(call));
+        // What was given up ended unseen: its age is no duration.
+        if call.ending != Ending::Abandoned {
+            self.latencies.add(latency(call));
+        }
     }
 
     /// Adds all calls of another.
@@ -94,13 +97,13 @@ impl Calls {
     /// The 95th percentile, ms, of enough calls.
     #[must_use]
     pub fn p95_ms(&self) -> Option<f64> {
-        self.latencies.quantile_ms(0.95).filter(|_| self.count >= P95_CALLS)
+        self.latencies.quantile_ms(0.95).filter(|_| self.latencies.count() >= P95_CALLS)
     }
 
     /// The 99th percentile, ms, of enough calls.
     #[must_use]
     pub fn p99_ms(&self) -> Option<f64> {
-        self.latencies.quantile_ms(0.99).filter(|_| self.count >= P99_CALLS)
+        self.latencies.quantile_ms(0.99).filter(|_| self.latencies.count() >= P99_CALLS)
     }
 }
 
