@@ -47,7 +47,7 @@ type Windows = Vec<Encoded>;
 /// Trains, quantises and checks the autoencoder.
 #[derive(Parser)]
 #[command(after_help = "Examples:\n  cargo xtask train\n  \
-    cargo xtask train -- --from normal-1.rec --from normal-2.rec --out /tmp/model\n\n\
+    cargo xtask train --from normal-1.rec --from normal-2.rec --out /tmp/model\n\n\
     A recording of normal load is made by `faultline record FILE`.")]
 struct Arguments {
     /// A recording of normal load to learn from; may be repeated.

@@ -1,6 +1,7 @@
 //! `cargo xtask evaluate`, `anomaly` and `train`: the commands that read files and need no kernel. They
 //! build and call the playground and the trainer, so that xtask itself stays quick to build.
 
+use crate::house;
 use crate::process::{cargo, run};
 use crate::setup::{self, Purpose};
 use anyhow::{Result, bail};
@@ -35,7 +36,7 @@ pub(crate) struct Anomaly {
 #[derive(Args)]
 pub(crate) struct Train {
     /// Passed on to the trainer; `cargo xtask train -- --help` lists them.
-    #[arg(last = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "TRAINER'S ARGUMENTS")]
     arguments: Vec<OsString>,
 }
 
@@ -48,20 +49,26 @@ impl Evaluate {
         if self.no_model {
             arguments.push("--no-model".into());
         }
-        run_package("playground", &arguments)
+        run_playground(&arguments)
     }
 }
 
 impl Anomaly {
     pub(crate) fn run(&self) -> Result<()> {
-        run_package("playground", &playground("anomaly", &self.dir, self.out.as_deref())?)
+        run_playground(&playground("anomaly", &self.dir, self.out.as_deref())?)
     }
 }
 
 impl Train {
     pub(crate) fn run(&self) -> Result<()> {
         setup::ensure(Purpose::Model)?;
-        run_package("faultline-models", &self.arguments)
+        // Paths are the user's, so the trainer runs where the user is.
+        let here = std::env::current_dir()?;
+        run(cargo(["run", "--release", "--quiet", "--package", "faultline-models", "--manifest-path"])
+            .arg(house::root().join("Cargo.toml"))
+            .arg("--")
+            .args(&self.arguments)
+            .current_dir(here))
     }
 }
 
@@ -78,6 +85,6 @@ fn playground(command: &str, dir: &Path, out: Option<&Path>) -> Result<Vec<OsStr
     Ok(arguments)
 }
 
-fn run_package(package: &str, arguments: &[OsString]) -> Result<()> {
-    run(cargo(["run", "--release", "--quiet", "--package", package, "--"]).args(arguments))
+fn run_playground(arguments: &[OsString]) -> Result<()> {
+    run(cargo(["run", "--release", "--quiet", "--package", "playground", "--"]).args(arguments))
 }
