@@ -7,7 +7,7 @@
 
 use super::names::{Names, Raw};
 use crate::h2::hpack::fields::parse;
-pub(crate) use fields::{Fields, Name};
+pub(crate) use fields::{Fields, Name, PathEntry};
 use std::collections::VecDeque;
 
 mod fields;
@@ -57,6 +57,27 @@ struct Entry {
     field: fields::Field,
     name_length: u64,
     size: u64,
+}
+
+/// The fields and table updates of a block, one by one, up to where it breaks.
+#[cfg(feature = "fuzz")]
+pub(crate) fn split(mut block: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let start = block;
+        let first = *block.first()?;
+        let (prefix, strings) = match first {
+            0x80.. => (7, 0),
+            0x40..0x80 => (6, 1),
+            0x20..0x40 => (5, 0),
+            _ => (4, 1),
+        };
+        let index = integer::read(&mut block, prefix).ok()?;
+        let strings = if strings == 1 && index == 0 { 2 } else { strings };
+        for _ in 0..strings {
+            integer::string(&mut block).ok()?;
+        }
+        start.get(..start.len() - block.len())
+    })
 }
 
 impl Default for Hpack {

@@ -8,6 +8,9 @@
 //! it takes what it gets: from the middle, with holes, with bytes left out on purpose.
 
 pub(crate) mod frame;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 pub(crate) mod half;
 pub(crate) mod hpack;
 pub(crate) mod names;

@@ -95,12 +95,13 @@ impl Http2 {
         act(half, &mut Reading { direction, table, streams: &mut self.streams, shared, out });
     }
 
-    /// Lets go of finished streams once nothing of their requests is waited for.
+    /// Lets go of finished streams that nothing more is waited for.
     fn settle(&mut self, at: Timestamp, direction: Direction, shared: &mut Shared, out: &mut Vec<Event>) {
         if self.streams.client() == Some(direction) {
             let behind = self.half(direction).behind();
-            self.streams.request_behind(behind, at, shared, out);
+            self.streams.request_behind(behind);
         }
+        self.streams.release(at, shared, out);
     }
 
     fn half(&self, direction: Direction) -> &Half {

@@ -6,6 +6,7 @@
 
 mod connection;
 mod messages;
+mod naming;
 mod status;
 mod stream;
 mod streams;
@@ -106,6 +107,12 @@ impl Decoder {
         for connection in silent {
             self.close(connection, now, Ending::Abandoned, out);
         }
+    }
+
+    /// Bytes kept on all connections: what waits behind holes, is searched for frames, or is a split header block.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.shared.held
     }
 
     fn segment(&mut self, segment: Segment, out: &mut Vec<Event>) {

@@ -68,12 +68,13 @@ impl Stream {
         }
     }
 
-    /// The request's headers. `readable`: the block was read to its end.
-    pub(super) fn request(&mut self, began: Timestamp, fields: Fields, readable: bool) {
+    /// The request's headers; `pseudonym` stands for a path that was not read. `readable`: the block was read to
+    /// its end.
+    pub(super) fn request(&mut self, began: Timestamp, fields: Fields, pseudonym: u64, readable: bool) {
         self.grpc = is_grpc(&fields, readable).or(self.grpc);
-        let method = match (fields.method.as_ref(), fields.path_entry()) {
-            (Some(name), _) => Method::Named(name.clone()),
-            (None, entry) => Method::Unresolved(entry.unwrap_or(0)),
+        let method = match fields.method.as_ref() {
+            Some(name) => Method::Named(name.clone()),
+            None => Method::Unresolved(pseudonym),
         };
         self.request = Some(Request {
             started: began,

@@ -2,6 +2,7 @@
 //! out once a stream is finished. [`super::connection`] reads the bytes, [`super::stream`] knows one stream.
 
 use super::Shared;
+use super::naming::Naming;
 use super::status::OkTrailers;
 use super::stream::Stream;
 use crate::call::{Ending, View};
@@ -24,6 +25,11 @@ const DOUBT_AFTER: Nanos = Nanos::from_secs(30);
 /// How long a response that is over waits for the request's bytes that are missing.
 const LINGER: Nanos = Nanos::from_millis(1500);
 
+/// How long a response that is over waits for the client to say that it is done, when no bytes are missing. Node's
+/// grpc-js says so in a frame of its own, which a quick server does not wait for; a client whose server gave up
+/// early says so a round trip later. Shorter than a step's grace, so that the call still counts into its step.
+const AFTERTHOUGHT: Nanos = Nanos::from_millis(250);
+
 /// The streams of one connection's end.
 #[derive(Debug)]
 pub(super) struct Streams {
@@ -35,14 +41,16 @@ pub(super) struct Streams {
     highest: u32,
     /// Streams in `open` whose request was not seen yet.
     without_request: usize,
-    /// Streams in `open` whose response is over.
+    /// Streams in `open` whose response is over, and when the first of them may go.
     lingering: usize,
+    release_at: Timestamp,
     /// Bytes of the request's direction wait behind a hole.
     request_behind: bool,
     /// Streams that are known not to be gRPC were seen, and none that is.
     only_plain: bool,
     saw_grpc: bool,
     ok_trailers: OkTrailers,
+    naming: Naming,
 }
 
 /// A header block with what it came in.
@@ -77,10 +85,12 @@ impl Streams {
             highest: 0,
             without_request: 0,
             lingering: 0,
+            release_at: Timestamp(0),
             request_behind: false,
             only_plain: false,
             saw_grpc: false,
             ok_trailers: OkTrailers::default(),
+            naming: Naming::default(),
         }
     }
 
@@ -100,19 +110,20 @@ impl Streams {
 
     pub(super) fn request(&mut self, head: Head, shared: &mut Shared, out: &mut Vec<Event>) {
         let id = head.stream;
+        let pseudonym = self.naming.pseudonym(&head.fields);
         if let Some(stream) = self.open.get_mut(&id) {
             stream.last = head.at;
             stream.request_ended |= head.end_stream;
             if !stream.has_request() {
                 self.without_request = self.without_request.saturating_sub(1);
-                stream.request(head.began, head.fields, head.readable);
+                stream.request(head.began, head.fields, pseudonym, head.readable);
                 self.highest = self.highest.max(id);
             }
             self.finish_if_over(id, shared, out);
         } else if id > self.highest {
             self.highest = id;
             let mut stream = Stream::new(head.at);
-            stream.request(head.began, head.fields, head.readable);
+            stream.request(head.began, head.fields, pseudonym, head.readable);
             stream.request_ended = head.end_stream;
             match stream.known_kind() {
                 Some(true) => self.saw_grpc = true,
@@ -204,18 +215,30 @@ impl Streams {
             .map_or(u32::MAX, |stream| if of_client { stream.sent.left() } else { stream.received.left() })
     }
 
-    /// Whether bytes of the requests' direction are waited for. When they no longer are, the streams go whose
-    /// response is over.
-    pub(super) fn request_behind(
-        &mut self,
-        behind: bool,
-        at: Timestamp,
-        shared: &mut Shared,
-        out: &mut Vec<Event>,
-    ) {
+    /// Whether bytes of the requests' direction are waited for.
+    pub(super) fn request_behind(&mut self, behind: bool) {
         self.request_behind = behind;
-        if self.lingering > 0 && !behind {
-            self.release(at, shared, out, |stream, _| stream.has_request());
+    }
+
+    /// Lets the streams go whose response is over and whose request has been waited for long enough.
+    pub(super) fn release(&mut self, now: Timestamp, shared: &mut Shared, out: &mut Vec<Event>) {
+        if self.lingering == 0 || now <= self.release_at {
+            return;
+        }
+        let behind = self.request_behind;
+        let mut first = Timestamp(u64::MAX);
+        let mut over = Vec::new();
+        for (id, stream) in &self.open {
+            let Some(ended) = stream.ended_at() else { continue };
+            let patience = if behind || !stream.has_request() { LINGER } else { AFTERTHOUGHT };
+            match ended + patience {
+                due if due < now => over.push(*id),
+                due => first = first.min(due),
+            }
+        }
+        self.release_at = first;
+        for id in over {
+            self.finish(id, shared, out);
         }
     }
 
@@ -234,11 +257,19 @@ impl Streams {
             return;
         }
         if !before {
-            self.lingering += 1;
+            self.linger(id);
         }
-        if stream.has_request() && (stream.request_ended || !self.request_behind) {
+        let Some(stream) = self.open.get(&id) else { return };
+        if stream.has_request() && stream.request_ended {
             self.finish(id, shared, out);
         }
+    }
+
+    /// A stream's response is over.
+    fn linger(&mut self, id: u32) {
+        let due = self.open.get(&id).and_then(Stream::ended_at).unwrap_or_default() + AFTERTHOUGHT;
+        self.release_at = if self.lingering == 0 { due } else { self.release_at.min(due) };
+        self.lingering += 1;
     }
 
     /// Its response had ended before, and now its request has too.
@@ -301,27 +332,9 @@ impl Streams {
         true
     }
 
-    /// Finishes the streams whose response is over and that `which` allows.
-    fn release(
-        &mut self,
-        now: Timestamp,
-        shared: &mut Shared,
-        out: &mut Vec<Event>,
-        which: impl Fn(&Stream, Timestamp) -> bool,
-    ) {
-        let over =
-            |stream: &Stream| stream.ended_at().is_some_and(|at| which(stream, at)) && stream.last <= now;
-        let ids: Vec<u32> = self.open.iter().filter(|(_, s)| over(s)).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.finish(id, shared, out);
-        }
-    }
-
     /// Gives up streams that most likely ended unseen.
     pub(super) fn sweep(&mut self, now: Timestamp, shared: &mut Shared, out: &mut Vec<Event>) {
-        if self.lingering > 0 {
-            self.release(now, shared, out, |_, ended| now.since(ended) > LINGER);
-        }
+        self.release(now, shared, out);
         let bound = |stream: &Stream| {
             if stream.doubtful || !stream.has_request() { DOUBT_AFTER } else { ABANDON_AFTER }
         };

@@ -132,28 +132,56 @@ pub(crate) struct Fields {
     /// The unseen entries in their order, folded into one number; 0 if a literal with an unseen name is among
     /// them.
     unseen_fold: Option<u64>,
-    /// The unseen entry that most likely is the path.
-    path_entry: Option<u64>,
-    /// `:method` was read before any unseen entry.
-    method_first: bool,
+    /// The first two fields, if the path may be among them: those before `:method`.
+    front: [Option<Slot>; 2],
+    /// The first unseen entry behind `:method`.
+    behind_method: Option<u64>,
+    method_read: bool,
+}
+
+/// What one of the fields before `:method` is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Slot {
+    Path,
+    Authority,
+    Unseen(u64),
+}
+
+/// The unseen entry that stands for a path.
+///
+/// grpc-go writes `:method :scheme :path :authority`, so the first unseen one behind `:method` is the path. Netty
+/// writes `:authority :path :method`, gRPC C++ `:path :authority :method`: of two unseen entries before `:method`
+/// either may be the path, until a block of the same client tells which it writes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PathEntry {
+    /// This entry.
+    Is(u64),
+    /// One of these, in the order in which they were written.
+    OneOf([u64; 2]),
 }
 
 impl Fields {
     pub(super) fn add(&mut self, name: Name, field: Field) {
         match (name, field) {
-            (Name::Path, Field::Text(text)) => {
+            (Name::Path, field) => {
                 self.request = true;
-                self.method = Some(text);
+                self.place(Slot::Path);
+                if let Field::Text(text) = field {
+                    self.method = Some(text);
+                }
             }
-            (Name::Authority, Field::Text(text)) => {
+            (Name::Authority, field) => {
                 self.request = true;
-                self.authority = Some(text);
+                self.place(Slot::Authority);
+                if let Field::Text(text) = field {
+                    self.authority = Some(text);
+                }
             }
-            (Name::Path | Name::Authority | Name::Scheme, _) => self.request = true,
             (Name::Method, _) => {
                 self.request = true;
-                self.method_first = self.unseen == 0;
+                self.method_read = true;
             }
+            (Name::Scheme, _) => self.request = true,
             (Name::Status, Field::Number(status)) => self.http_status = Some(status),
             (Name::ContentType, Field::Grpc(grpc)) => self.grpc = Some(grpc),
             (Name::GrpcStatus, Field::Number(status)) => self.grpc_status = Some(status),
@@ -169,9 +197,6 @@ impl Fields {
     }
 
     /// An index to an entry that was inserted before the agent looked.
-    ///
-    /// Which of them is the path? grpc-go writes `:method :scheme :path :authority`, Netty `:authority :path
-    /// :method :scheme`: the first after `:method`, or the second before it.
     pub(super) fn add_unseen(&mut self, number: u64) {
         self.unseen += 1;
         self.unseen_fold = match self.unseen_fold {
@@ -179,9 +204,16 @@ impl Fields {
             // The multiplier of FNV-1a; the numbers are no one's choice, so mixing well is enough.
             before => Some((before.unwrap_or(0) ^ (number + 1)).wrapping_mul(0x0100_0000_01b3).max(1)),
         };
-        let second = self.unseen == 2 && !self.request;
-        if self.method.is_none() && (self.unseen == 1 || (second && !self.method_first)) {
-            self.path_entry = Some(number);
+        if self.method_read {
+            self.behind_method = self.behind_method.or(Some(number));
+        }
+        self.place(Slot::Unseen(number));
+    }
+
+    fn place(&mut self, slot: Slot) {
+        let free = self.front.iter_mut().find(|slot| slot.is_none());
+        if let (false, Some(free)) = (self.method_read, free) {
+            *free = Some(slot);
         }
     }
 
@@ -191,8 +223,26 @@ impl Fields {
         self.unseen_fold.filter(|fold| *fold != 0)
     }
 
-    /// The number of the entry that stands for the path, if that was not read.
-    pub(crate) fn path_entry(&self) -> Option<u64> {
-        if self.method.is_some() { None } else { self.path_entry }
+    /// The entry that stands for the path, if that was not read.
+    pub(crate) fn path_entry(&self) -> Option<PathEntry> {
+        if self.method.is_some() {
+            return None;
+        }
+        match self.front {
+            [Some(Slot::Unseen(first)), Some(Slot::Unseen(second))] => {
+                Some(PathEntry::OneOf([first, second]))
+            }
+            [Some(Slot::Unseen(one)), _] | [_, Some(Slot::Unseen(one))] => Some(PathEntry::Is(one)),
+            _ => self.behind_method.map(PathEntry::Is),
+        }
+    }
+
+    /// Whether this client writes the path first, of path and authority before `:method`, where the block tells.
+    pub(crate) fn path_first(&self) -> Option<bool> {
+        match self.front {
+            [Some(Slot::Path), Some(_)] | [Some(Slot::Unseen(_)), Some(Slot::Authority)] => Some(true),
+            [Some(_), Some(Slot::Path)] | [Some(Slot::Authority), Some(Slot::Unseen(_))] => Some(false),
+            _ => None,
+        }
     }
 }
