@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::run::inference;
+use crate::sources::elsewhere;
 use crate::sources::probes::{Finding, probe_support};
 use faultline_core::units::Timestamp;
 use serde_json::json;
@@ -16,6 +17,7 @@ pub fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
     let mut findings = probe_support(config.cgroup_root.as_deref());
     findings.push(port(config));
     findings.push(model(config));
+    findings.extend(elsewhere::look().map(way));
     let works = findings.iter().all(|finding| finding.ok || !finding.required);
     if as_json {
         print_json(&findings, works);
@@ -46,6 +48,14 @@ fn model(config: &Config) -> Finding {
     Finding { part: "model", ok, required: false, detail, fix }
 }
 
+/// What passes where the agent cannot see it.
+fn way(way: elsewhere::Way) -> Finding {
+    let ok = way.used.is_none();
+    let fix = if ok { String::new() } else { way.fix.to_owned() };
+    let detail = way.used.unwrap_or_else(|| "nothing seen of it".to_owned());
+    Finding { part: way.part, ok, required: false, detail, fix }
+}
+
 fn print_json(findings: &[Finding], works: bool) {
     let findings: Vec<_> = findings
         .iter()
@@ -71,9 +81,9 @@ fn print_text(findings: &[Finding], works: bool) {
             (false, false) => ("without", "\x1b[33m"),
         };
         let (on, off) = if coloured { (colour, "\x1b[0m") } else { ("", "") };
-        println!("{on}{word:<8}{off} {:<14} {}", finding.part, finding.detail);
+        println!("{on}{word:<8}{off} {:<16} {}", finding.part, finding.detail);
         if !finding.fix.is_empty() {
-            println!("{:24}to do: {}", "", finding.fix);
+            println!("{:26}to do: {}", "", finding.fix);
         }
     }
     println!("{}", if works { "`faultline run` works here." } else { "`faultline run` does not work here." });

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::outputs::recording::{self, Recorder};
 use crate::outputs::{Published, http};
 use crate::sources::cgroups::Cgroups;
+use crate::sources::elsewhere;
 use crate::sources::probes::{Options, Probes, clock};
 use anyhow::{Context, bail};
 use faultline_core::event::{Event, Missing, Started};
@@ -159,6 +160,13 @@ async fn sources(
             let _unheard = sender.send(Event::Missing(missing)).await;
         }
     }
+    tasks.spawn({
+        let (sender, stopped) = (sender.clone(), stopped.clone());
+        async move {
+            elsewhere::run(sender, stopped).await;
+            Ok(())
+        }
+    });
     tasks.spawn({
         let (sender, stopped) = (sender.clone(), stopped.clone());
         async move { probes.run(sender, stopped).await.context("the kernel's records cannot be read") }

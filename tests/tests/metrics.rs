@@ -3,10 +3,15 @@
 
 use e2e::agent::free_port;
 use faultline::outputs::{Published, Snapshot, http};
+use faultline_core::coverage::Fate;
+use faultline_core::event::{Ended, EndedBy};
 use faultline_core::report::Report;
 use faultline_core::totals::{
-    CallLabels, CallTotals, LATENCY_BUCKETS, ResourceTotals, SIZE_BUCKETS, TcpTotals, Totals,
+    CallLabels, CallTotals, FlowTotals, LATENCY_BUCKETS, ResourceTotals, SIZE_BUCKETS, SeenTotals, TcpTotals,
+    Totals,
 };
+use faultline_core::units::Nanos;
+use faultline_core::window::flow::STREAM_BUCKETS;
 use serde_json::Value;
 use std::future::pending;
 use std::io::Write;
@@ -52,6 +57,17 @@ fn snapshot() -> Snapshot {
         oom_kills: Some(0),
     };
     totals.resources = [("cart".into(), used)].into();
+    let mut seen = SeenTotals { lost: 4, unix_connections: Some(2), ..SeenTotals::default() };
+    seen.bytes.add(Fate::Decoded, 48_211_003);
+    seen.bytes.add(Fate::Bypassed, 9_000);
+    totals.seen = [("cart".into(), seen)].into();
+    let mut flow = FlowTotals::default();
+    flow.sums.messages_sent = 820;
+    flow.sums.stalled_sending = Nanos::from_millis(2_140);
+    flow.sums.as_client.reached = 7;
+    flow.sums.ended.insert(Ended { by: EndedBy::Reset, sent: false, code: 8 }, 3);
+    flow.streams.observe(&STREAM_BUCKETS, 45.0);
+    totals.flow = [("cart".into(), flow)].into();
     Snapshot { report, totals }
 }
 
@@ -105,6 +121,18 @@ fn promtool_accepts_the_metrics_before_and_after_the_first_step() {
         "faultline_lost_total{reason=\"hpack_lost\"} 0.0",
         "faultline_encrypted_connections 3.0",
         "faultline_incident_open 1.0",
+        "faultline_coverage_ratio{service=\"cart\"} 1.0",
+        "faultline_coverage_ratio{service=\"vault\"} 0.0",
+        "faultline_payload_bytes_total{service=\"cart\",fate=\"bypassed\"} 9000.0",
+        "faultline_service_lost_total{service=\"cart\"} 4.0",
+        "faultline_unix_connections{service=\"cart\"} 2.0",
+        "faultline_messages_total{service=\"cart\",direction=\"sent\"} 820.0",
+        "faultline_flow_stalled_seconds_total{service=\"cart\",direction=\"sending\"} 2.14",
+        "faultline_flow_unknown_connections{service=\"cart\"} 1.0",
+        "faultline_stream_limit{service=\"cart\"} 100.0",
+        "faultline_stream_limit_reached_total{service=\"cart\",side=\"client\"} 7.0",
+        "faultline_ended_total{service=\"cart\",frame=\"RST_STREAM\",direction=\"received\",code=\"CANCEL\"} 3.0",
+        "faultline_stream_duration_seconds_bucket{le=\"60.0\",service=\"cart\"} 1",
     ] {
         assert!(text.contains(line), "{line} is not in:\n{text}");
     }

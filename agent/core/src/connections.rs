@@ -2,7 +2,7 @@
 //! for each end its side and its peer flow out. Names are [`crate::identity`]'s.
 
 use crate::call::View;
-use crate::event::{InFlight, Opened, Protocol, Role};
+use crate::event::{ConnectionSample, InFlight, Opened, Protocol, Role};
 use crate::identity::authority::well_known;
 use crate::units::{CgroupId, ConnectionId, Timestamp};
 use std::collections::BTreeMap;
@@ -45,13 +45,41 @@ pub struct Connection {
     pub peer: Option<ConnectionId>,
     /// Anything passed on it.
     pub active: bool,
+    /// Calls were read on it, though it may be TLS.
+    pub decoded: bool,
     /// When it was closed.
     pub closed: Option<Timestamp>,
     /// The calls that were open when the decoder was last asked.
     pub in_flight: Option<InFlight>,
-    /// Segments sent again, segments sent and payload bytes at the last sample.
-    pub counted: (u64, u64, u64),
+    /// The counters of the last sample.
+    pub counted: Counted,
     last_seen: Timestamp,
+}
+
+/// The counters of a sample, of which only the differences tell something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Segments sent again.
+    pub retransmits: u64,
+    /// Segments sent.
+    pub segments: u64,
+    /// Payload bytes both ways.
+    pub bytes: u64,
+    /// Those of them that went past the agent.
+    pub unseen: u64,
+}
+
+impl Counted {
+    /// The counters of a sample.
+    #[must_use]
+    pub fn of(sample: &ConnectionSample) -> Self {
+        Self {
+            retransmits: sample.retransmits,
+            segments: sample.segments_sent,
+            bytes: sample.bytes_sent.saturating_add(sample.bytes_received),
+            unseen: sample.unseen,
+        }
+    }
 }
 
 /// A server's end: where a socket of this node listens.
@@ -92,9 +120,10 @@ impl Connections {
             view: None,
             peer: None,
             active: false,
+            decoded: false,
             closed: None,
             in_flight: None,
-            counted: (0, 0, 0),
+            counted: Counted::default(),
             last_seen: opened.at,
         };
         self.by_addresses.insert((opened.local, opened.remote), opened.connection);

@@ -24,6 +24,8 @@ pub enum Event {
     Call(Box<Call>),
     /// RPCs that have not ended at the end of a step. Made by the decoder.
     InFlight(InFlight),
+    /// What flow control and resets did in a step. Made by the decoder.
+    Flow(Box<FlowSample>),
     /// What TCP says of a connection, about once a second.
     Sampled(ConnectionSample),
     /// A connection's end went away.
@@ -51,6 +53,7 @@ impl Event {
             Self::Segment(e) => e.at,
             Self::Call(call) => call.started + call.duration,
             Self::InFlight(e) => e.at,
+            Self::Flow(e) => e.at,
             Self::Sampled(e) => e.at,
             Self::Closed(e) => e.at,
             Self::ConnectFailed(e) => e.at,
@@ -157,6 +160,96 @@ pub struct InFlight {
     pub oldest_unanswered: Option<Nanos>,
 }
 
+/// What flow control, resets and goodbyes did on one connection's end since the decoder was last asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FlowSample {
+    /// End of the step, or of the connection.
+    pub at: Timestamp,
+    /// Which connection.
+    pub connection: ConnectionId,
+    /// gRPC messages that began, sent by this end.
+    pub messages_sent: u64,
+    /// The same, received.
+    pub messages_received: u64,
+    /// For how long this end had a message under way and no window to send it in; `None` where the windows are
+    /// not known, because the connection is older than the agent or bytes of it were lost.
+    pub stalled_sending: Option<Nanos>,
+    /// The same for the remote end, which waits for this end to take what it sent.
+    pub stalled_receiving: Option<Nanos>,
+    /// How many streams the server lets its client have open (MAX_CONCURRENT_STREAMS), where it said so.
+    pub max_streams: Option<u32>,
+    /// How often the open streams became that many.
+    pub limit_reached: u32,
+    /// For how long they were that many.
+    pub limited: Nanos,
+    /// RST_STREAM and GOAWAY frames that passed.
+    pub ended: Vec<(Ended, u32)>,
+}
+
+/// An end that a frame put to a stream or to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ended {
+    /// By which frame.
+    pub by: EndedBy,
+    /// This end sent it.
+    pub sent: bool,
+    /// The error code (RFC 9113 section 7), or [`Ended::OTHER`].
+    pub code: u32,
+}
+
+/// A frame that ends something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndedBy {
+    /// RST_STREAM: one stream.
+    Reset,
+    /// GOAWAY: the connection, once its streams are done.
+    GoAway,
+}
+
+impl EndedBy {
+    /// The frame's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reset => "RST_STREAM",
+            Self::GoAway => "GOAWAY",
+        }
+    }
+}
+
+impl Ended {
+    /// Stands for every code that HTTP/2 does not define: peers may make up as many as they like.
+    pub const OTHER: u32 = 14;
+
+    /// The same with a code that is defined, or [`Ended::OTHER`].
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        Self { code: self.code.min(Self::OTHER), ..self }
+    }
+
+    /// The code's name (RFC 9113 section 7); `_OTHER` for one that it does not define.
+    #[must_use]
+    pub fn code_name(self) -> &'static str {
+        const NAMES: [&str; 14] = [
+            "NO_ERROR",
+            "PROTOCOL_ERROR",
+            "INTERNAL_ERROR",
+            "FLOW_CONTROL_ERROR",
+            "SETTINGS_TIMEOUT",
+            "STREAM_CLOSED",
+            "FRAME_SIZE_ERROR",
+            "REFUSED_STREAM",
+            "CANCEL",
+            "COMPRESSION_ERROR",
+            "CONNECT_ERROR",
+            "ENHANCE_YOUR_CALM",
+            "INADEQUATE_SECURITY",
+            "HTTP_1_1_REQUIRED",
+        ];
+        NAMES.get(self.code as usize).copied().unwrap_or("_OTHER")
+    }
+}
+
 /// What the bytes of a connection were taken for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -191,6 +284,9 @@ pub struct ConnectionSample {
     pub bytes_sent: u64,
     /// Payload bytes received.
     pub bytes_received: u64,
+    /// Bytes that TCP moved, both ways, and that this agent has not seen though it reads the connection: at
+    /// least so many. Known by the decoder alone; sources leave it zero.
+    pub unseen: u64,
     /// Request-and-answer exchanges on a connection that is not HTTP/2.
     pub exchanges: Exchanges,
 }
@@ -253,6 +349,8 @@ pub struct CgroupSample {
     pub memory_limit: Option<u64>,
     /// Processes killed for lack of memory, total.
     pub oom_kills: Option<u64>,
+    /// Connections over unix stream sockets that its processes accepted, now; `None` where nobody could look.
+    pub unix_connections: Option<u64>,
 }
 
 /// Who lives in a cgroup, as far as sources know. Sent when it is first seen and again when it changes.

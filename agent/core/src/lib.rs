@@ -4,12 +4,13 @@
 //! Modules in reading order, which is the order in which data flows:
 //! [`units`] → [`event`] → [`h2`] → [`call`] (one finished RPC, put together by [`rpc`]) → [`connections`] and [`identity`]
 //! (whose is it) → [`window`] → [`history`] → [`encode`] → [`score`] → [`graph`] → [`evidence`] → [`rank`]
-//! → [`incident`] → [`report`]; [`pipeline`] joins them, [`totals`] keeps what Prometheus counts,
-//! [`recording`] writes and reads events.
+//! → [`incident`] → [`report`]; [`pipeline`] joins them, [`coverage`] says what was not seen, [`totals`]
+//! keeps what Prometheus counts, [`recording`] writes and reads events.
 #![forbid(unsafe_code)]
 
 pub mod call;
 pub mod connections;
+pub mod coverage;
 pub mod encode;
 pub mod event;
 pub mod evidence;

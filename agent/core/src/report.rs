@@ -77,6 +77,10 @@ pub struct ServiceReport {
     pub state: ServiceState,
     /// Why it is masked out of scoring.
     pub masked: Option<String>,
+    /// What was seen of it; `None` for one that is not on this node.
+    pub seen: Option<SeenReport>,
+    /// What flow control and streams did; `None` without HTTP/2 in the step.
+    pub flow: Option<FlowReport>,
     /// Calls served, 1/s.
     pub call_rate: Option<f64>,
     /// Failed share of the calls served.
@@ -105,6 +109,47 @@ pub struct ServiceReport {
     pub calls_total: u64,
     /// Calls made since the agent started.
     pub calls_made_total: u64,
+}
+
+/// What was seen of one service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SeenReport {
+    /// The seen share lately, 0..1: of its bytes, times that of its records; `None` where it was silent.
+    pub ratio: Option<f64>,
+    /// Payload bytes since the agent started, by what became of them ([`crate::coverage::Fate::name`]).
+    pub bytes: BTreeMap<String, u64>,
+    /// Losses on its connections since the agent started.
+    pub lost: u64,
+    /// Connections over unix sockets that it serves; `None` where nobody could look.
+    pub unix_connections: Option<u64>,
+}
+
+/// What flow control and streams did to one service in the last step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowReport {
+    /// gRPC messages sent, 1/s, of calls that ended or not.
+    pub messages_sent_rate: f64,
+    /// The same, received.
+    pub messages_received_rate: f64,
+    /// Median duration of the streams that it served and that ended, ms.
+    pub stream_p50_ms: Option<f64>,
+    /// The 95th percentile, ms.
+    pub stream_p95_ms: Option<f64>,
+    /// Time for which it had something under way and no window to send it in, summed over the connections whose
+    /// windows are known, ms; `None` if none are.
+    pub stalled_sending_ms: Option<f64>,
+    /// The same for its remote ends: they wait for this service to take what they sent.
+    pub stalled_receiving_ms: Option<f64>,
+    /// Connections whose windows are not known: older than the agent, or bytes of them were lost.
+    pub unknown_windows: u64,
+    /// The lowest limit on open streams that a server gives it.
+    pub max_streams: Option<u32>,
+    /// How often its open streams on one connection became that many.
+    pub limit_reached: u64,
+    /// RST_STREAM frames: `sent CANCEL` to how many.
+    pub resets: BTreeMap<String, u64>,
+    /// GOAWAY frames, likewise.
+    pub goaways: BTreeMap<String, u64>,
 }
 
 /// What a service is.

@@ -2,7 +2,9 @@
 //! [`crate::pipeline`], exported by the agent's metrics output, which adds nothing of its own.
 
 use crate::call::{Call, Method};
+use crate::coverage::Bytes;
 use crate::identity::Name;
+use crate::window::flow::FlowSums;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -168,6 +170,26 @@ pub struct ResourceTotals {
     pub oom_kills: Option<u64>,
 }
 
+/// What was seen of one service of this node, and what was not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SeenTotals {
+    /// Its payload bytes by what became of them.
+    pub bytes: Bytes,
+    /// Losses on its connections.
+    pub lost: u64,
+    /// Connections over unix sockets that it serves now.
+    pub unix_connections: Option<u64>,
+}
+
+/// Totals of flow control and streams of one service.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FlowTotals {
+    /// Of its connections.
+    pub sums: FlowSums,
+    /// Durations of the streams that it served, by [`crate::window::flow::STREAM_BUCKETS`].
+    pub streams: Histogram<14>,
+}
+
 /// Everything that Prometheus counts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
@@ -179,6 +201,10 @@ pub struct Totals {
     pub tcp: BTreeMap<(Arc<str>, Arc<str>), TcpTotals>,
     /// Resources by service.
     pub resources: BTreeMap<Arc<str>, ResourceTotals>,
+    /// What was seen, by service.
+    pub seen: BTreeMap<Arc<str>, SeenTotals>,
+    /// Flow control and streams, by service.
+    pub flow: BTreeMap<Arc<str>, FlowTotals>,
     /// The methods of each service that have their own series.
     methods: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
 }
@@ -233,6 +259,16 @@ impl Totals {
         if let Some(resources) = self.resources.remove(old) {
             self.resources.entry(new.clone()).or_insert(resources);
         }
+        if let Some(old) = self.seen.remove(old) {
+            let seen = self.seen.entry(new.clone()).or_default();
+            seen.bytes.merge(1.0, &old.bytes);
+            seen.lost += old.lost;
+        }
+        if let Some(old) = self.flow.remove(old) {
+            let flow = self.flow.entry(new.clone()).or_default();
+            flow.sums.merge(&old.sums);
+            flow.streams.merge(&old.streams);
+        }
         if let Some(methods) = self.methods.remove(old) {
             self.methods.entry(new.clone()).or_default().extend(methods);
         }
@@ -244,6 +280,8 @@ impl Totals {
         self.client.retain(|labels, _| labels.service != *service && labels.peer != *service);
         self.tcp.retain(|edge, _| edge.0 != *service && edge.1 != *service);
         self.resources.remove(service);
+        self.seen.remove(service);
+        self.flow.remove(service);
         self.methods.remove(service);
     }
 }

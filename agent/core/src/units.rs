@@ -13,7 +13,7 @@ pub struct Nanos(pub u64);
 
 /// The kernel's socket cookie: unique for as long as the machine runs. One TCP connection between two
 /// processes of the same node has two ends, hence two ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(pub u64);
 
 /// The id of a cgroup in the v2 hierarchy (its inode number).

@@ -3,9 +3,11 @@
 //! [`Signal`] and [`EdgeSignal`] name each number once, with its unit. Windows are filled from calls, samples
 //! and cgroups in [`crate::pipeline`], kept in [`crate::history`], and judged by roles: nothing behind this
 //! point knows a service's or a framework's name. A signal that was not measured is `None`, never zero.
-//! What a window is summed up from while its step is open lies in [`aggregate`] and [`latency`].
+//! What a window is summed up from while its step is open lies in [`aggregate`], [`flow`] and
+//! [`latency`].
 
 pub mod aggregate;
+pub mod flow;
 pub mod latency;
 
 /// A number of one service over one step. Latencies and sizes are as the service's own end saw them

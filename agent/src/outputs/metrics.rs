@@ -5,11 +5,11 @@
 //! every Prometheus reads it, and `promtool check metrics` lints it. That is why counters go through the
 //! encoder's gauge form, which adds no suffix to the name.
 
+mod seen;
 mod series;
 
 use super::{Published, Snapshot};
 use faultline_core::call::Method;
-use faultline_core::event::LossReason;
 use faultline_core::report::{Report, ServiceReport, State};
 use faultline_core::totals::{
     CallLabels, CallTotals, Histogram, LATENCY_BUCKETS, ResourceTotals, SIZE_BUCKETS, TcpTotals,
@@ -65,7 +65,9 @@ impl Collector for Latest {
         tcp(&mut series, &snapshot)?;
         resources(&mut series, &snapshot)?;
         scores(&mut series, &snapshot.report)?;
-        coverage(&mut series, &snapshot.report)
+        seen::flow(&mut series, &snapshot)?;
+        seen::services(&mut series, &snapshot)?;
+        seen::node(&mut series, &snapshot.report)
     }
 }
 
@@ -327,49 +329,4 @@ fn scores(series: &mut Series<'_>, report: &Report) -> Result<(), Error> {
     series.gauge("faultline_incident_open", "1 while an incident is open", [([], open)])?;
     let warming = if report.state == State::WarmingUp { 1.0 } else { 0.0 };
     series.gauge("faultline_warming_up", "1 while the baseline is too short to page", [([], warming)])
-}
-
-/// What was seen and what was not.
-fn coverage(series: &mut Series<'_>, report: &Report) -> Result<(), Error> {
-    let seen = &report.coverage;
-    series.gauge(
-        "faultline_last_step_timestamp_seconds",
-        "End of the last closed step, Unix time",
-        [([], report.at)],
-    )?;
-    series.counter("faultline_calls_total", "Calls decoded, both views", [([], seen.calls as f64)])?;
-    series.counter(
-        "faultline_unresolved_methods_total",
-        "Calls whose method was not on the wire since the agent started",
-        [([], seen.unresolved_methods as f64)],
-    )?;
-    series.counter(
-        "faultline_unknown_status_total",
-        "Calls whose status is not known",
-        [([], seen.unknown_status as f64)],
-    )?;
-    series.counter(
-        "faultline_lost_total",
-        "What was not seen, by reason",
-        LossReason::ALL.map(|reason| {
-            let count = seen.lost.get(reason.name()).copied().unwrap_or_default();
-            ([("reason", reason.name())], count as f64)
-        }),
-    )?;
-    series.gauge(
-        "faultline_connections",
-        "Open connections by what they carry",
-        seen.connections.iter().map(|(kind, count)| ([("protocol", kind.as_str())], *count as f64)),
-    )?;
-    let encrypted = seen.connections.get("tls").copied().unwrap_or_default();
-    series.gauge(
-        "faultline_encrypted_connections",
-        "Open connections whose calls cannot be seen because they are encrypted",
-        [([], encrypted as f64)],
-    )?;
-    series.gauge(
-        "faultline_missing_part",
-        "1 for each part that the agent works without",
-        report.missing.iter().map(|missing| ([("part", missing.part.as_str())], 1.0)),
-    )
 }

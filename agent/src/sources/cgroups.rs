@@ -7,10 +7,11 @@
 
 mod files;
 mod mounts;
+mod unix;
 
 use super::identity;
 use super::probes::clock;
-use faultline_core::event::{CgroupIdentity, Event, Loss, LossReason, Missing};
+use faultline_core::event::{CgroupIdentity, CgroupSample, Event, Loss, LossReason, Missing};
 use faultline_core::units::{CgroupId, Timestamp};
 use files::Files;
 use mounts::Mounts;
@@ -35,6 +36,9 @@ const SMALL: usize = 512;
 
 /// How many samples lie between two looks at what changes rarely: limits and process names.
 const SLOW: u64 = 5;
+
+/// How many samples lie between two looks at unix sockets, which cost a link to read for each open file.
+const SOCKETS_EVERY: u64 = 30;
 
 /// There is nothing to read.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +83,8 @@ struct Known {
     id: CgroupId,
     files: Files,
     identity: CgroupIdentity,
+    /// Connections over unix sockets that its processes accepted, as of the last look.
+    unix_connections: Option<u64>,
 }
 
 impl Cgroups {
@@ -111,13 +117,19 @@ impl Cgroups {
         if self.samples == 0 {
             self.tell_missing(at, &mut events);
         }
+        if self.samples % SOCKETS_EVERY == 1 {
+            self.count_unix();
+        }
         self.samples += 1;
         let mut gone = Vec::new();
         for (path, known) in &self.known {
             match known.files.sample(at, known.id) {
                 // The root's numbers are the whole machine's, and nobody's.
                 Some(_) if path == "/" => {}
-                Some(sample) => events.push(Event::Cgroup(sample)),
+                Some(sample) => {
+                    let unix_connections = known.unix_connections;
+                    events.push(Event::Cgroup(CgroupSample { unix_connections, ..sample }));
+                }
                 None => gone.push(path.clone()),
             }
         }
@@ -253,10 +265,19 @@ impl Cgroups {
             Some(known) => known.identity = identity,
             None => {
                 let files = Files::open(&self.mounts, path, &mut self.budget);
-                self.known.insert(path.to_owned(), Known { id, files, identity });
+                let known = Known { id, files, identity, unix_connections: None };
+                self.known.insert(path.to_owned(), known);
             }
         }
         true
+    }
+
+    fn count_unix(&mut self) {
+        let mut look = unix::Look::new(&self.proc);
+        for (path, known) in self.known.iter_mut().filter(|(path, _)| *path != "/") {
+            let processes = self.mounts.unified.join(path.trim_start_matches('/')).join("cgroup.procs");
+            known.unix_connections = look.accepted(&std::fs::read_to_string(processes).unwrap_or_default());
+        }
     }
 
     fn forget(&mut self, path: &str, at: Timestamp, events: &mut Vec<Event>) {

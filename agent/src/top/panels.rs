@@ -87,13 +87,13 @@ pub(super) fn services(
     let block = headed(format!(" Services by {} ", order.name()), theme);
     let wide = area.width >= 110;
     let name = if wide { 30 } else { 17 };
-    let trend = usize::from(area.width).saturating_sub(if wide { 30 + 71 } else { 17 + 54 });
+    let trend = usize::from(area.width).saturating_sub(if wide { 30 + 77 } else { 17 + 54 });
     let head = ["  service", "rate", "err", "p50", "p95", "self", "cpu", "mem", "p"];
     let mut widths: Vec<u16> = vec![name, 5, 5, 6, 6, 6, 5, 5, 5];
     let mut head: Vec<&str> = head.to_vec();
     if wide {
-        head.extend(["score", "in flight"]);
-        widths.extend([6, 9]);
+        head.extend(["score", "seen", "in flight"]);
+        widths.extend([6, 5, 9]);
     }
     head.push("p95 lately");
     let head = head.into_iter().enumerate().map(|(place, name)| {
@@ -138,6 +138,7 @@ fn service_row(service: &ServiceReport, name: usize, wide: bool, trend: usize, t
     ];
     if wide {
         numbers.push(service.score.map_or_else(|| "-".to_owned(), |score| format!("{score:.2}")));
+        numbers.push(percent(service.seen.as_ref().and_then(|seen| seen.ratio)));
         numbers.push(rate(service.in_flight));
     }
     let first = fit(&format!("{} {}", mark(service.state), service.name), name);

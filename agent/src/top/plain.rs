@@ -56,12 +56,12 @@ fn services(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "\n  {:<28} {:>6} {:>6} {:>7} {:>7} {:>7} {:>6} {:>6} {:>6}",
-        "SERVICE", "1/s", "ERRORS", "P50 ms", "P95 ms", "SELF ms", "CPU m", "MEMORY", "P"
+        "\n  {:<28} {:>6} {:>6} {:>7} {:>7} {:>7} {:>6} {:>6} {:>6} {:>6}",
+        "SERVICE", "1/s", "ERRORS", "P50 ms", "P95 ms", "SELF ms", "CPU m", "MEMORY", "P", "SEEN"
     )?;
     for service in &report.services {
         let row = format!(
-            "{} {:<28} {:>6} {:>6} {:>7} {:>7} {:>7} {:>6} {:>6} {:>6}  {}",
+            "{} {:<28} {:>6} {:>6} {:>7} {:>7} {:>7} {:>6} {:>6} {:>6} {:>6}  {}",
             mark(service.state),
             service.name,
             rate(service.call_rate),
@@ -72,6 +72,7 @@ fn services(out: &mut String, report: &Report) -> std::fmt::Result {
             rate(service.cpu_millicores),
             bytes(service.memory_bytes),
             p_value(service.p_value),
+            percent(service.seen.as_ref().and_then(|seen| seen.ratio)),
             service.masked.as_deref().unwrap_or_default(),
         );
         writeln!(out, "{}", row.trim_end())?;

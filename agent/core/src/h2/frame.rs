@@ -10,13 +10,14 @@
 //! A frame that lies whole in the input is read where it is; only one that straddles two segments is copied,
 //! and never a DATA body. A header that no peer may send ends the walk: the caller then searches for frames.
 
+mod control;
 mod header;
 mod input;
 
 use crate::units::Timestamp;
 pub(crate) use header::Header;
 use header::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PUSH_PROMISE, RST_STREAM, WITH_PRIORITY,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PUSH_PROMISE, SETTINGS, WITH_PRIORITY,
 };
 pub(crate) use input::Input;
 
@@ -48,6 +49,9 @@ pub(crate) enum Part<'a> {
         input: Input<'a>,
         /// The sender is done with the stream.
         end_stream: bool,
+        /// The whole frame's bytes, padding included, as flow control counts them: told with its first part,
+        /// zero with the others.
+        counted: u32,
     },
     /// A whole header block.
     Headers {
@@ -68,6 +72,25 @@ pub(crate) enum Part<'a> {
         stream: u32,
         /// The error code.
         code: u32,
+    },
+    /// GOAWAY.
+    GoAway {
+        /// The error code.
+        code: u32,
+    },
+    /// One entry of a SETTINGS frame.
+    Setting {
+        /// Which (RFC 9113 section 6.5.2).
+        id: u16,
+        /// What it is set to.
+        value: u32,
+    },
+    /// WINDOW_UPDATE.
+    Granted {
+        /// The stream; 0 is the connection.
+        stream: u32,
+        /// Bytes.
+        increment: u32,
     },
     /// No frame begins here. What is left of the input is not a frame's.
     Malformed,
@@ -104,6 +127,8 @@ pub(crate) struct Walker {
     /// Where the payload of the frame being read begins in `block`.
     payload_start: usize,
     unfinished: Option<Unfinished>,
+    /// Length of the DATA frame of which no part was told yet.
+    uncounted: u32,
     /// The walk began at a place that a search took for a header, and no header block has come since: bodies
     /// may look like frames, but hardly like blocks too.
     unproved: bool,
@@ -120,6 +145,7 @@ impl Default for Walker {
             block: Vec::new(),
             payload_start: 0,
             unfinished: None,
+            uncounted: 0,
             unproved: false,
             frame_at: Timestamp(0),
         }
@@ -223,6 +249,7 @@ impl Walker {
             self.unfinished = None;
             return Step::Part(Part::Malformed);
         }
+        self.uncounted = if frame.kind == DATA { frame.length } else { 0 };
         match frame.kind {
             DATA if frame.has(PADDED) && frame.length > 0 => {
                 self.state = State::Padding { frame };
@@ -283,7 +310,8 @@ impl Walker {
         let body = body - front.length();
         self.state = if body + padding > 0 { State::Data { frame, body, padding } } else { State::Header };
         let end_stream = body == 0 && frame.has(END_STREAM);
-        Step::Part(Part::Data { stream: frame.stream, input: front, end_stream })
+        let counted = std::mem::take(&mut self.uncounted);
+        Step::Part(Part::Data { stream: frame.stream, input: front, end_stream, counted })
     }
 
     /// Reads a block where it lies if it is whole in the input, else begins to collect it.
@@ -356,23 +384,22 @@ impl Walker {
         if self.block.capacity() > KEPT_BUFFER {
             self.block = Vec::new();
         }
-        let front = input.take(left);
+        let unit = control::unit(frame);
+        let read = frame.length - left;
+        // Behind a part that was skipped no unit's beginning is known.
+        let in_step = unit > 0 && self.short_length as u32 == read % unit;
+        let reads = in_step && (frame.kind == SETTINGS || read < unit);
+        let front = input.take(if reads { left.min(unit - read % unit) } else { left });
         let left = left - front.length();
-        let complete = match (frame.kind, front) {
-            (RST_STREAM, Input::Bytes(bytes)) => self.fill_short(bytes, 4),
+        let complete = match front {
+            Input::Bytes(bytes) if reads => self.fill_short(bytes, unit as usize),
             _ => false,
         };
-        if left > 0 {
-            self.state = State::Other { frame, left };
-            return Step::More;
+        if left == 0 || complete {
+            self.short_length = 0;
         }
-        self.state = State::Header;
-        self.short_length = 0;
-        if !complete {
-            return Step::More;
-        }
-        let [a, b, c, d, ..] = self.short;
-        Step::Part(Part::Reset { stream: frame.stream, code: u32::from_be_bytes([a, b, c, d]) })
+        self.state = if left > 0 { State::Other { frame, left } } else { State::Header };
+        if complete { Step::Part(control::part(frame, self.short)) } else { Step::More }
     }
 
     /// Adds to the short buffer; `true` once it holds `wanted` bytes.

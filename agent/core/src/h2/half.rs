@@ -57,6 +57,8 @@ pub(crate) struct Half {
     reassembly: Reassembly,
     start: Start,
     mode: Mode,
+    /// Missing bytes with which nothing was lost.
+    harmless: u64,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,7 @@ enum Mode {
 impl Half {
     /// A direction of which nothing was seen.
     pub(crate) fn new(start: Start) -> Self {
-        Self { reassembly: Reassembly::default(), start, mode: Mode::Searching(Box::default()) }
+        Self { reassembly: Reassembly::default(), start, mode: Mode::Searching(Box::default()), harmless: 0 }
     }
 
     /// Takes one segment and reads what is in order now. `crowded`: the decoder holds too much, do not wait.
@@ -108,7 +110,9 @@ impl Half {
             self.reassembly.jump();
             match body {
                 Some(_) => {
-                    if !harmless {
+                    if harmless {
+                        self.harmless += u64::from(hole.length);
+                    } else {
                         reader.lost(Lost::HoleInData, now);
                     }
                     self.run(now, Run::Skipped(hole.length), reader);
@@ -130,6 +134,15 @@ impl Half {
                 Mode::Walking(walker) => walker.held(),
                 Mode::Searching(search) => search.held(),
             }
+    }
+
+    /// Bytes that were seen so far, skipped ones too, and those to come of the DATA frame that is being read.
+    pub(crate) fn seen(&self) -> (u64, u32) {
+        let left = match &self.mode {
+            Mode::Walking(walker) => walker.inside_data().map_or(0, |(_, left)| left),
+            Mode::Searching(_) => 0,
+        };
+        (self.harmless + self.reassembly.seen(), left)
     }
 
     /// Something may still come that belongs before what was read.

@@ -49,6 +49,8 @@ pub(crate) struct Reassembly {
     held_bytes: usize,
     since: Timestamp,
     stale: u32,
+    /// Bytes given out in order so far.
+    delivered: u64,
 }
 
 impl Reassembly {
@@ -62,6 +64,7 @@ impl Reassembly {
         if ahead == 0 {
             self.stale = 0;
             self.next = Some(next.wrapping_add(segment.length));
+            self.delivered += u64::from(segment.length);
             return Some(Ordered { segment, skip: 0 });
         }
         let behind = ahead.wrapping_neg();
@@ -77,6 +80,7 @@ impl Reassembly {
         if behind < segment.length {
             self.stale = 0;
             self.next = Some(segment.sequence.wrapping_add(segment.length));
+            self.delivered += u64::from(segment.length - behind);
             return Some(Ordered { segment, skip: behind });
         }
         self.stale += 1;
@@ -123,6 +127,7 @@ impl Reassembly {
             self.held_bytes = self.held_bytes.saturating_sub(cost(&segment));
             if behind < segment.length {
                 self.next = Some(segment.sequence.wrapping_add(segment.length));
+                self.delivered += u64::from(segment.length - behind);
                 return Some(Ordered { segment, skip: behind });
             }
         }
@@ -172,6 +177,11 @@ impl Reassembly {
     /// A segment was taken.
     pub(crate) fn started(&self) -> bool {
         self.next.is_some()
+    }
+
+    /// Bytes of the direction that were seen so far, given out or held; skipped ones too.
+    pub(crate) fn seen(&self) -> u64 {
+        self.delivered + self.held.iter().map(|segment| u64::from(segment.length)).sum::<u64>()
     }
 
     /// Bytes held.

@@ -5,12 +5,14 @@ use super::open_step::{CgroupStep, ConnectionStep, OpenStep, Series};
 use super::world::World;
 use crate::call::View;
 use crate::connections::Connection;
+use crate::coverage::Bytes;
 use crate::event::Protocol;
 use crate::identity::authority::{name_of_client, name_of_host, name_of_server};
 use crate::identity::places::{Change, Place};
 use crate::totals::CallTotals;
 use crate::units::{CgroupId, ConnectionId, Nanos, ServiceId, Timestamp};
 use crate::window::aggregate::{Calls, ExchangeSums, Transport};
+use crate::window::flow::{FlowSums, StreamSums};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -61,12 +63,16 @@ pub(super) struct ServiceFold {
     pub(super) failed_connects: u64,
     /// Lost on its connections.
     pub(super) lost: u64,
+    /// What flow control did on its connections.
+    pub(super) flow: FlowSums,
+    /// The streams that it served.
+    pub(super) ended_streams: StreamSums,
     /// What its cgroups used.
     pub(super) cgroups: Vec<CgroupStep>,
 }
 
 /// Open ends by what they carry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Carried {
     /// HTTP/2 in clear text.
     pub(super) http2: u64,
@@ -74,6 +80,8 @@ pub(super) struct Carried {
     pub(super) tls: u64,
     /// All else.
     pub(super) other: u64,
+    /// What became of their bytes.
+    pub(super) bytes: Bytes,
 }
 
 /// One edge in one step.
@@ -183,18 +191,21 @@ fn fold_end(world: &mut World, folded: &mut Folded, end: &End, step: ConnectionS
         connection.in_flight.as_ref().filter(|seen| seen.at > since && connection.closed.is_none());
     let streams = in_flight.map_or(0, |seen| u64::from(seen.streams));
     let oldest = in_flight.and_then(|seen| seen.oldest_unanswered).unwrap_or_default();
-    let grpc = connection.protocol == Protocol::Http2 || step.client.count + step.server.count > 0;
+    let grpc = connection.protocol == Protocol::Http2 || connection.decoded;
 
     let service = folded.services.entry(own).or_default();
     service.local = true;
     service.lost += step.lost;
     service.transport.merge(&step.transport);
+    service.flow.merge(&step.flow);
+    service.ended_streams.merge(&step.streams);
     let carried = if end.side == View::Server { &mut service.served } else { &mut service.calling };
     match (grpc, connection.protocol) {
         (true, _) => carried.http2 += 1,
         (_, Protocol::Tls) => carried.tls += 1,
         _ => carried.other += 1,
     }
+    carried.bytes.merge(1.0, &step.bytes);
     service.server.merge(&step.server);
     service.made.merge(&step.client);
     if end.side == View::Server {

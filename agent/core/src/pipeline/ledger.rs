@@ -131,6 +131,7 @@ impl Ledger {
         self.book_edges(folded, step, services, lost);
         self.book_series(folded, services, lost);
         self.book_resources(folded, services);
+        self.book_sight(folded, services);
     }
 
     /// The edges with traffic lately.
@@ -213,6 +214,22 @@ impl Ledger {
             let nameless = self.totals.add_calls(is_server, labels, &calls);
             if nameless > 0 {
                 *lost.entry(LossReason::MethodOverflow).or_default() += nameless;
+            }
+        }
+    }
+
+    fn book_sight(&mut self, folded: &Folded, services: &Services) {
+        for (id, service) in folded.services.iter().filter(|(_, service)| service.local) {
+            let seen = self.totals.seen.entry(services.text(*id)).or_default();
+            seen.bytes.merge(1.0, &service.served.bytes);
+            seen.bytes.merge(1.0, &service.calling.bytes);
+            seen.lost += service.lost;
+            let unix = service.cgroups.iter().filter_map(|cgroup| cgroup.unix_connections);
+            seen.unix_connections = unix.reduce(|sum, count| sum + count);
+            if service.flow.told() {
+                let flow = self.totals.flow.entry(services.text(*id)).or_default();
+                flow.sums.merge(&service.flow);
+                flow.streams.merge(&service.ended_streams.histogram);
             }
         }
     }

@@ -1,13 +1,14 @@
 //! Joins the core's parts: [`Pipeline::handle`] takes an event, [`Pipeline::tick`] closes the windows that
 //! are due and gives a report. Neither blocks nor fails.
 //!
-//! Events are put into the open step of their time by connection and cgroup ([`open_step`]); a step that closes
+//! Events are put into the open step of their time by connection and cgroup ([`intake`], [`open_step`]); a step that closes
 //! is summed up to services and edges ([`fold`]), turned into windows ([`windows`]), booked ([`ledger`]),
 //! checked for what was not seen ([`mask`]), scored, ranked, judged ([`incidents`]) and told ([`reporting`]).
 //! [`world`] knows who is who. Every map is ordered, so the same events give the same report.
 
 mod fold;
 mod incidents;
+mod intake;
 mod ledger;
 mod mask;
 mod open_step;
@@ -15,20 +16,19 @@ mod reporting;
 mod windows;
 mod world;
 
-use crate::call::{Call, Method, View};
-use crate::event::{ConnectionSample, Event, Loss, LossReason, Missing, Opened, Protocol};
+use crate::call::Method;
+use crate::event::{Event, LossReason, Missing};
 use crate::history::History;
-use crate::identity::authority;
 use crate::incident::{Detector, Observation};
 use crate::rank::{self, Question};
-use crate::report::Report;
+use crate::report::{FlowReport, Report};
 use crate::rpc::Decoder;
 use crate::score::{self, Model, Scorer};
 use crate::totals::Totals;
 use crate::units::{Nanos, ServiceId, Step, Timestamp};
 use incidents::Incidents;
 use ledger::Ledger;
-use mask::Mask;
+use mask::{Mask, Sight};
 use open_step::OpenStep;
 use reporting::{Findings, suspects};
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +93,8 @@ pub struct Pipeline {
     incidents: Incidents,
     baseline_steps: u64,
     seen: Seen,
+    /// What flow control did to each service in the last step.
+    flow: BTreeMap<ServiceId, FlowReport>,
     missing: BTreeMap<Arc<str>, Missing>,
     /// [`Method::OTHER`], made once.
     nameless: Arc<str>,
@@ -129,6 +131,7 @@ impl Pipeline {
             incidents: Incidents::default(),
             baseline_steps: 0,
             seen: Seen::default(),
+            flow: BTreeMap::new(),
             missing: BTreeMap::new(),
             nameless: Method::OTHER.into(),
             settings,
@@ -176,132 +179,6 @@ impl Pipeline {
         self.decoded = decoded;
     }
 
-    /// Puts an event where it belongs.
-    fn take(&mut self, event: Event) {
-        let at = event.at();
-        self.open_step(at).events += 1;
-        match event {
-            Event::Started(started) => {
-                self.started = started.at;
-                self.unix_zero = started.unix_zero;
-                self.node = started.node;
-            }
-            Event::Opened(opened) => self.take_opened(&opened),
-            Event::Segment(_) => {}
-            Event::Call(call) => self.take_call(&call),
-            Event::InFlight(in_flight) => {
-                if let Some(connection) = self.world.connections.seen(in_flight.connection, at) {
-                    connection.view = Some(in_flight.view);
-                    connection.active |= in_flight.streams > 0;
-                    connection.protocol = Protocol::Http2;
-                    connection.in_flight = Some(in_flight);
-                }
-            }
-            Event::Sampled(sample) => self.take_sample(&sample),
-            Event::Closed(closed) => {
-                if let Some(connection) = self.world.connections.seen(closed.connection, at) {
-                    connection.closed = Some(at);
-                }
-            }
-            Event::ConnectFailed(failed) => {
-                self.open_step(at).add_failed_connect(failed.cgroup, failed.remote);
-            }
-            Event::Cgroup(sample) => {
-                let cgroup = sample.cgroup;
-                let last = self.world.sampled(sample.clone());
-                self.open_step(at).cgroups.entry(cgroup).or_default().add(last.as_ref(), &sample);
-            }
-            Event::Identity(identity) => self.world.learn(*identity),
-            Event::Lost(loss) => self.take_loss(&loss),
-            Event::Missing(missing) => self.take_missing(missing),
-        }
-    }
-
-    /// The open step of a time; of a closed step the oldest open one.
-    fn open_step(&mut self, at: Timestamp) -> &mut OpenStep {
-        let step = at.step(self.settings.step_length);
-        let next = *self.next.get_or_insert(step);
-        self.open.entry(step.clamp(next, Step(next.0 + MAX_AHEAD))).or_default()
-    }
-
-    fn take_opened(&mut self, opened: &Opened) {
-        let evicted = self.world.connections.open(opened);
-        self.count_lost(LossReason::ConnectionEvicted, evicted);
-        let step = self.open_step(opened.at);
-        step.lost += evicted;
-        step.connections.entry(opened.connection).or_default().opened = Some(opened.connect_time);
-    }
-
-    fn take_call(&mut self, call: &Call) {
-        let at = call.started + call.duration;
-        self.seen.calls += 1;
-        self.seen.unresolved_methods += u64::from(matches!(call.method, Method::Unresolved(_)));
-        self.seen.unknown_status += u64::from(call.status.code.is_none());
-        let Some(connection) = self.world.connections.seen(call.connection, at) else {
-            // Nobody knows whose call this is: its connection left the table.
-            self.count_lost(LossReason::ConnectionEvicted, 1);
-            self.open_step(at).lost += 1;
-            return;
-        };
-        connection.active = true;
-        connection.view = Some(call.view);
-        connection.protocol = Protocol::Http2; // No sample may have said so yet.
-        if connection.authority != call.authority {
-            connection.authority = call.authority.clone();
-            connection.host = call.authority.as_deref().and_then(authority::host).map(Into::into);
-        }
-        let (host, remote) = (connection.host.clone(), connection.remote);
-        if let (Some(host), View::Client) = (&host, call.view) {
-            self.world.connections.name_remote(remote, host);
-        }
-        let nameless = self.nameless.clone();
-        self.open_step(at).connections.entry(call.connection).or_default().add_call(call, host, &nameless);
-    }
-
-    fn take_sample(&mut self, sample: &ConnectionSample) {
-        let Some(connection) = self.world.connections.seen(sample.connection, sample.at) else { return };
-        let counted = connection.counted;
-        let bytes = sample.bytes_sent.saturating_add(sample.bytes_received);
-        connection.counted = (sample.retransmits, sample.segments_sent, bytes);
-        connection.protocol = sample.protocol;
-        connection.active |= bytes > 0 || sample.exchanges.count > 0;
-        self.open_step(sample.at)
-            .connections
-            .entry(sample.connection)
-            .or_default()
-            .add_sample(sample, counted);
-    }
-
-    fn take_loss(&mut self, loss: &Loss) {
-        self.count_lost(loss.reason, loss.count);
-        if matches!(
-            loss.reason,
-            LossReason::MessagePrefix | LossReason::ServiceOverflow | LossReason::MethodOverflow
-        ) {
-            return; // Calls were counted all the same.
-        }
-        let known = loss.connection.filter(|id| self.world.connections.end(*id).is_some());
-        let step = self.open_step(loss.at);
-        match known {
-            Some(connection) => step.connections.entry(connection).or_default().lost += loss.count,
-            None => step.lost += loss.count,
-        }
-    }
-
-    fn take_missing(&mut self, missing: Missing) {
-        if missing.reason.is_empty() {
-            self.missing.remove(&missing.part);
-        } else if self.missing.len() < MAX_MISSING || self.missing.contains_key(&missing.part) {
-            self.missing.insert(missing.part.clone(), missing);
-        }
-    }
-
-    fn count_lost(&mut self, reason: LossReason, count: u64) {
-        if count > 0 {
-            *self.seen.lost.entry(reason).or_default() += count;
-        }
-    }
-
     /// The next step to close, if it is due.
     fn due(&mut self, now: Timestamp) -> Option<Step> {
         let next = self.next?;
@@ -341,9 +218,13 @@ impl Pipeline {
         if folded.services.values().any(|service| service.server.count + service.exchanges.count > 0) {
             self.baseline_steps = self.baseline_steps.saturating_add(1);
         }
-        let masked = self.mask.step(&folded, &self.world.services, lost, events);
-        masked.keys().for_each(|service| self.history.mask(*service, step));
-        let report = self.judge(step, end, &masked);
+        let sight = self.mask.step(&folded, &self.world.services, lost, events);
+        for (service, _) in sight.iter().filter(|(_, sight)| sight.masked.is_some()) {
+            self.history.mask(*service, step);
+        }
+        let flow = folded.services.iter().filter(|(_, service)| service.flow.told());
+        self.flow = flow.map(|(id, service)| (*id, reporting::flow(service, length))).collect();
+        let report = self.judge(step, end, &sight);
         self.forget(step, start);
         report
     }
@@ -363,9 +244,10 @@ impl Pipeline {
     }
 
     /// Scores, ranks and judges a step whose windows are in the history.
-    fn judge(&mut self, step: Step, end: Timestamp, masked: &BTreeMap<ServiceId, String>) -> Report {
+    fn judge(&mut self, step: Step, end: Timestamp, sight: &BTreeMap<ServiceId, Sight>) -> Report {
         let graph = self.ledger.graph();
-        let masked_ids: BTreeSet<ServiceId> = masked.keys().copied().collect();
+        let masked = sight.iter().filter(|(_, sight)| sight.masked.is_some());
+        let masked_ids: BTreeSet<ServiceId> = masked.map(|(id, _)| *id).collect();
         let scores = self.scorer.step(&self.history, step, &masked_ids);
         let surprises = score::surprises(&scores);
         let (reference, recent) = self.detector.reference_and_recent(step);
@@ -389,7 +271,7 @@ impl Pipeline {
         let ranking = suspects(&blames, name);
         let at = (self.unix_zero as f64 + end.0 as f64) / 1e9;
         self.incidents.follow(verdict, at, &ranking, name);
-        self.report(Findings { step, at, scores: &scores, masked, ranking })
+        self.report(Findings { step, at, scores: &scores, sight, ranking })
     }
 
     /// Forgets connections that were closed and services that were not seen for long.

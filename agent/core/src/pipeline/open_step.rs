@@ -3,10 +3,13 @@
 //! best whose they are.
 
 use crate::call::{Call, Method, View};
-use crate::event::{CgroupSample, ConnectionSample};
+use crate::connections::Counted;
+use crate::coverage::{Bytes, Fate};
+use crate::event::{CgroupSample, ConnectionSample, Protocol};
 use crate::totals::{CallTotals, status_name};
 use crate::units::{CgroupId, ConnectionId, Nanos};
 use crate::window::aggregate::{Calls, ExchangeSums, Transport};
+use crate::window::flow::{FlowSums, StreamSums};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,6 +49,12 @@ pub(super) struct ConnectionStep {
     pub(super) exchanges: ExchangeSums,
     /// What TCP says.
     pub(super) transport: Transport,
+    /// What became of its bytes.
+    pub(super) bytes: Bytes,
+    /// What flow control did.
+    pub(super) flow: FlowSums,
+    /// Calls of the server's view that were streams.
+    pub(super) streams: StreamSums,
     /// It was opened in this step; with its connect time.
     pub(super) opened: Option<Option<Nanos>>,
     /// Lost on it.
@@ -84,6 +93,8 @@ pub(super) struct CgroupStep {
     pub(super) memory: Option<u64>,
     /// Processes killed for lack of memory.
     pub(super) oom_kills: Option<u64>,
+    /// Connections over unix sockets at the end.
+    pub(super) unix_connections: Option<u64>,
 }
 
 impl ConnectionStep {
@@ -96,7 +107,10 @@ impl ConnectionStep {
         }
         match call.view {
             View::Client => self.client.add(call),
-            View::Server => self.server.add(call),
+            View::Server => {
+                self.server.add(call);
+                self.streams.add(call);
+            }
         }
         let method = match &call.method {
             Method::Named(name) => name.clone(),
@@ -110,11 +124,12 @@ impl ConnectionStep {
         self.series.entry(series).or_default().observe(call);
     }
 
-    /// Adds a sample; `counted` are the counters at the last one.
-    pub(super) fn add_sample(&mut self, sample: &ConnectionSample, counted: (u64, u64, u64)) {
-        let bytes = (sample.bytes_sent.saturating_add(sample.bytes_received)).saturating_sub(counted.2);
-        self.transport.retransmits += sample.retransmits.saturating_sub(counted.0);
-        self.transport.segments += sample.segments_sent.saturating_sub(counted.1);
+    /// Adds a sample; `counted` are the counters at the last one, `decoded` that calls were read on it.
+    pub(super) fn add_sample(&mut self, sample: &ConnectionSample, counted: Counted, decoded: bool) {
+        let now = Counted::of(sample);
+        let bytes = now.bytes.saturating_sub(counted.bytes);
+        self.transport.retransmits += now.retransmits.saturating_sub(counted.retransmits);
+        self.transport.segments += now.segments.saturating_sub(counted.segments);
         self.transport.bytes += bytes;
         // The round-trip time of a silent connection is an old one.
         if let Some(rtt) = sample.rtt.filter(|_| bytes > 0) {
@@ -122,6 +137,17 @@ impl ConnectionStep {
             self.transport.rtt_count = 1;
         }
         self.exchanges.add(&sample.exchanges);
+        let unseen = now.unseen.saturating_sub(counted.unseen);
+        let fate = match sample.protocol {
+            Protocol::Http2 => Fate::Decoded,
+            // What a library was about to encrypt was read.
+            Protocol::Tls if decoded => Fate::Decoded,
+            Protocol::Tls => Fate::Encrypted,
+            Protocol::Other => Fate::Timed,
+            Protocol::Unknown => Fate::Unrecognised,
+        };
+        self.bytes.add(fate, bytes.saturating_sub(unseen));
+        self.bytes.add(Fate::Bypassed, unseen);
     }
 }
 
@@ -129,6 +155,7 @@ impl CgroupStep {
     /// Adds what was used between two samples. A counter that ran backwards began anew: it tells nothing.
     pub(super) fn add(&mut self, last: Option<&CgroupSample>, sample: &CgroupSample) {
         self.memory = sample.memory.or(self.memory);
+        self.unix_connections = sample.unix_connections.or(self.unix_connections);
         let Some(last) = last else { return };
         let time = sample.at.since(last.at);
         self.time = Nanos(self.time.0 + time.0);

@@ -2,15 +2,18 @@
 //! decided here but wording and order.
 
 use super::Pipeline;
-use crate::event::Protocol;
+use super::fold::ServiceFold;
+use super::mask::Sight;
+use crate::coverage::Fate;
+use crate::event::{EndedBy, Protocol};
 use crate::graph::EdgeKind;
 use crate::rank::Blame;
 use crate::report::{
-    self, Baseline, Coverage, EdgeReport, Evidence, MissingPart, Report, ServiceReport, ServiceState, State,
-    Suspect,
+    self, Baseline, Coverage, EdgeReport, Evidence, FlowReport, MissingPart, Report, SeenReport,
+    ServiceReport, ServiceState, State, Suspect,
 };
 use crate::score::Score;
-use crate::units::{ServiceId, Step};
+use crate::units::{Nanos, ServiceId, Step};
 use crate::window::{EdgeSignal, EdgeWindow, Signal, Window};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,8 +38,8 @@ pub(super) struct Findings<'a> {
     pub(super) at: f64,
     /// The model's scores.
     pub(super) scores: &'a BTreeMap<ServiceId, Score>,
-    /// Who is masked, and why.
-    pub(super) masked: &'a BTreeMap<ServiceId, String>,
+    /// What was seen of whom.
+    pub(super) sight: &'a BTreeMap<ServiceId, Sight>,
     /// Suspects, best first.
     pub(super) ranking: Vec<Suspect>,
 }
@@ -60,6 +63,34 @@ pub(super) fn suspects(blames: &[Blame], name: impl Fn(ServiceId) -> String) -> 
         .take(MAX_SUSPECTS)
         .map(|blame| Suspect { service: name(blame.service), score: blame.score, evidence: evidence(blame) })
         .collect()
+}
+
+/// What flow control did to a service in a step of a length.
+pub(super) fn flow(service: &ServiceFold, length: Nanos) -> FlowReport {
+    let sums = &service.flow;
+    let rate = |count: u64| count as f64 / length.as_secs_f64();
+    let stalled = |time: Nanos| (sums.known > 0).then(|| time.as_millis_f64());
+    let ended = |by: EndedBy| {
+        let ended = sums.ended.iter().filter(|(ended, _)| ended.by == by);
+        let named = ended.map(|(ended, count)| {
+            let way = if ended.sent { "sent" } else { "received" };
+            (format!("{way} {}", ended.code_name()), *count)
+        });
+        named.collect()
+    };
+    FlowReport {
+        messages_sent_rate: rate(sums.messages_sent),
+        messages_received_rate: rate(sums.messages_received),
+        stream_p50_ms: service.ended_streams.durations.quantile_ms(0.5),
+        stream_p95_ms: service.ended_streams.durations.quantile_ms(0.95),
+        stalled_sending_ms: stalled(sums.stalled_sending),
+        stalled_receiving_ms: stalled(sums.stalled_receiving),
+        unknown_windows: sums.unknown,
+        max_streams: sums.as_client.lowest,
+        limit_reached: sums.as_client.reached,
+        resets: ended(EndedBy::Reset),
+        goaways: ended(EndedBy::GoAway),
+    }
 }
 
 impl Pipeline {
@@ -108,7 +139,8 @@ impl Pipeline {
         let absent = Window::default();
         let window = self.history.seen(id, findings.step).unwrap_or(&absent);
         let score = findings.scores.get(&id);
-        let masked = findings.masked.get(&id).cloned();
+        let sight = findings.sight.get(&id);
+        let masked = sight.and_then(|sight| sight.masked.clone());
         let state = if masked.is_some() {
             ServiceState::Masked
         } else if life.steps < self.settings.baseline_steps {
@@ -125,6 +157,8 @@ impl Pipeline {
             kind: life.kind(),
             state,
             masked,
+            seen: self.seen(name, sight),
+            flow: self.flow.get(&id).cloned(),
             call_rate: window.get(Signal::CallRate),
             error_ratio: window.get(Signal::ErrorRatio),
             latency_p50_ms: window.get(Signal::LatencyP50),
@@ -139,6 +173,17 @@ impl Pipeline {
             trend: self.trend(id, findings.step),
             calls_total: life.served,
             calls_made_total: life.made,
+        })
+    }
+
+    fn seen(&self, name: &Arc<str>, sight: Option<&Sight>) -> Option<SeenReport> {
+        let seen = self.ledger.totals.seen.get(name)?;
+        let bytes = Fate::ALL.into_iter().filter(|fate| seen.bytes.of(*fate) > 0.0);
+        Some(SeenReport {
+            ratio: sight.and_then(|sight| sight.ratio),
+            bytes: bytes.map(|fate| (fate.name().to_owned(), seen.bytes.of(fate) as u64)).collect(),
+            lost: seen.lost,
+            unix_connections: seen.unix_connections,
         })
     }
 
@@ -192,6 +237,7 @@ impl Pipeline {
         for (_, connection) in self.world.connections.iter().filter(|(_, end)| end.closed.is_none()) {
             let name = match connection.protocol {
                 Protocol::Http2 => "http2",
+                Protocol::Unknown if connection.decoded => "http2",
                 Protocol::Tls => "tls",
                 Protocol::Other => "other",
                 Protocol::Unknown => "unknown",

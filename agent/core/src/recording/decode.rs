@@ -3,8 +3,8 @@
 use super::wire::{self, Kind};
 use crate::call::{Call, Ending, Messages, Method, Status, StatusSource, View};
 use crate::event::{
-    CgroupIdentity, CgroupSample, Closed, ConnectFailed, ConnectionSample, Event, Exchanges, InFlight, Loss,
-    LossReason, Missing, Opened, Protocol, Role, Started, Workload,
+    CgroupIdentity, CgroupSample, Closed, ConnectFailed, ConnectionSample, Ended, EndedBy, Event, Exchanges,
+    FlowSample, InFlight, Loss, LossReason, Missing, Opened, Protocol, Role, Started, Workload,
 };
 use crate::units::{CgroupId, ConnectionId, Nanos, StreamId, Timestamp};
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +36,7 @@ pub(super) fn event(kind: Kind, texts: &Texts) -> Result<Event, Wrong> {
             streams: e.streams,
             oldest_unanswered: e.oldest_unanswered.map(Nanos),
         }),
+        Kind::Flow(e) => Event::Flow(Box::new(flow(e)?)),
         Kind::Sampled(e) => Event::Sampled(sampled(&e)?),
         Kind::Closed(e) => {
             Event::Closed(Closed { at: Timestamp(e.at), connection: ConnectionId(e.connection) })
@@ -55,6 +56,7 @@ pub(super) fn event(kind: Kind, texts: &Texts) -> Result<Event, Wrong> {
             memory: e.memory,
             memory_limit: e.memory_limit,
             oom_kills: e.oom_kills,
+            unix_connections: e.unix_connections,
         }),
         Kind::Identity(e) => Event::Identity(Box::new(identity(e, texts)?)),
         Kind::Lost(e) => Event::Lost(loss(&e, texts)?),
@@ -127,6 +129,29 @@ fn call(e: wire::Call, texts: &Texts) -> Result<Call, Wrong> {
     })
 }
 
+fn flow(e: wire::FlowSample) -> Result<FlowSample, Wrong> {
+    let ended = e.ended.into_iter().map(|ended| {
+        let by = match ended.by {
+            1 => EndedBy::Reset,
+            2 => EndedBy::GoAway,
+            other => return Err(wrong("ending frame", other)),
+        };
+        Ok((Ended { by, sent: ended.sent, code: ended.code }, ended.count))
+    });
+    Ok(FlowSample {
+        at: Timestamp(e.at),
+        connection: ConnectionId(e.connection),
+        messages_sent: e.messages_sent,
+        messages_received: e.messages_received,
+        stalled_sending: e.stalled_sending.map(Nanos),
+        stalled_receiving: e.stalled_receiving.map(Nanos),
+        max_streams: e.max_streams,
+        limit_reached: e.limit_reached,
+        limited: Nanos(e.limited),
+        ended: ended.collect::<Result<_, _>>()?,
+    })
+}
+
 fn sampled(e: &wire::ConnectionSample) -> Result<ConnectionSample, Wrong> {
     Ok(ConnectionSample {
         at: Timestamp(e.at),
@@ -143,6 +168,7 @@ fn sampled(e: &wire::ConnectionSample) -> Result<ConnectionSample, Wrong> {
         segments_sent: e.segments_sent,
         bytes_sent: e.bytes_sent,
         bytes_received: e.bytes_received,
+        unseen: e.unseen,
         exchanges: e.exchanges.as_ref().map(exchanges).transpose()?.unwrap_or_default(),
     })
 }

@@ -3,7 +3,8 @@
 use super::wire::{self, Kind};
 use crate::call::{Call, Ending, Messages, Method, StatusSource, View};
 use crate::event::{
-    CgroupIdentity, CgroupSample, ConnectionSample, Event, Exchanges, Opened, Protocol, Role, Workload,
+    CgroupIdentity, CgroupSample, ConnectionSample, EndedBy, Event, Exchanges, FlowSample, Opened, Protocol,
+    Role, Workload,
 };
 use crate::units::Nanos;
 use std::collections::HashMap;
@@ -70,6 +71,7 @@ pub(super) fn event(event: &Event, texts: &mut Texts) -> Option<Kind> {
             streams: e.streams,
             oldest_unanswered: nanos(e.oldest_unanswered),
         }),
+        Event::Flow(e) => Kind::Flow(flow(e)),
         Event::Sampled(e) => Kind::Sampled(sampled(e)),
         Event::Closed(e) => Kind::Closed(wire::Closed { at: e.at.0, connection: e.connection.0 }),
         Event::ConnectFailed(e) => Kind::ConnectFailed(wire::ConnectFailed {
@@ -150,6 +152,30 @@ fn call(e: &Call, texts: &mut Texts) -> wire::Call {
     }
 }
 
+fn flow(e: &FlowSample) -> wire::FlowSample {
+    let ended = e.ended.iter().map(|(ended, count)| wire::Ended {
+        by: match ended.by {
+            EndedBy::Reset => 1,
+            EndedBy::GoAway => 2,
+        },
+        sent: ended.sent,
+        code: ended.code,
+        count: *count,
+    });
+    wire::FlowSample {
+        at: e.at.0,
+        connection: e.connection.0,
+        messages_sent: e.messages_sent,
+        messages_received: e.messages_received,
+        stalled_sending: nanos(e.stalled_sending),
+        stalled_receiving: nanos(e.stalled_receiving),
+        max_streams: e.max_streams,
+        limit_reached: e.limit_reached,
+        limited: e.limited.0,
+        ended: ended.collect(),
+    }
+}
+
 fn sampled(e: &ConnectionSample) -> wire::ConnectionSample {
     wire::ConnectionSample {
         at: e.at.0,
@@ -165,6 +191,7 @@ fn sampled(e: &ConnectionSample) -> wire::ConnectionSample {
         segments_sent: e.segments_sent,
         bytes_sent: e.bytes_sent,
         bytes_received: e.bytes_received,
+        unseen: e.unseen,
         exchanges: (e.exchanges != Exchanges::default()).then(|| exchanges(&e.exchanges)),
     }
 }
@@ -191,6 +218,7 @@ fn cgroup(e: &CgroupSample) -> wire::CgroupSample {
         memory: e.memory,
         memory_limit: e.memory_limit,
         oom_kills: e.oom_kills,
+        unix_connections: e.unix_connections,
     }
 }
 

@@ -32,6 +32,7 @@ const MAX_MESSAGE: u64 = 1 << 20;
 const MAX_TEXTS: usize = 65_536;
 
 /// One thing a pipeline was given.
+#[expect(clippy::large_enum_variant, reason = "most items are events, and all of them pass by value")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
     /// What [`crate::pipeline::Pipeline::handle`] passed to its tap.

@@ -104,7 +104,7 @@ fn sampled() -> impl Strategy<Value = Event> {
         |(count, total, max, histogram, waiting)| Exchanges { count, total, max, histogram, waiting },
     );
     let exchanges = prop_oneof![Just(Exchanges::default()), exchanges];
-    (at(), connection(), protocol, of(nanos()), any::<[u64; 4]>(), exchanges).prop_map(
+    (at(), connection(), protocol, of(nanos()), any::<[u64; 5]>(), exchanges).prop_map(
         |(at, connection, protocol, rtt, counts, exchanges)| {
             Event::Sampled(ConnectionSample {
                 at,
@@ -115,14 +115,40 @@ fn sampled() -> impl Strategy<Value = Event> {
                 segments_sent: counts[1],
                 bytes_sent: counts[2],
                 bytes_received: counts[3],
+                unseen: counts[4],
                 exchanges,
             })
         },
     )
 }
 
+fn flow() -> impl Strategy<Value = Event> {
+    let by = prop_oneof![Just(EndedBy::Reset), Just(EndedBy::GoAway)];
+    let ended = (by, any::<bool>(), any::<u32>(), any::<u32>())
+        .prop_map(|(by, sent, code, count)| (Ended { by, sent, code }, count));
+    let stalled = (of(nanos()), of(nanos()));
+    let limit = (of(any::<u32>()), any::<u32>(), nanos());
+    (at(), connection(), any::<[u64; 2]>(), stalled, limit, prop::collection::vec(ended, 0..3)).prop_map(
+        |(at, connection, messages, stalled, limit, ended)| {
+            Event::Flow(Box::new(FlowSample {
+                at,
+                connection,
+                messages_sent: messages[0],
+                messages_received: messages[1],
+                stalled_sending: stalled.0,
+                stalled_receiving: stalled.1,
+                max_streams: limit.0,
+                limit_reached: limit.1,
+                limited: limit.2,
+                ended,
+            }))
+        },
+    )
+}
+
 fn cgroup_sample() -> impl Strategy<Value = Event> {
-    let numbers = (of(any::<u64>()), of(any::<u64>()), of(any::<u64>()));
+    let number = || of(any::<u64>());
+    let numbers = (number(), number(), number(), number(), number());
     (at(), cgroup(), of(nanos()), of(nanos()), of(0.0..64.0), of(nanos()), numbers).prop_map(
         |(at, cgroup, cpu_usage, cpu_throttled, cpu_limit, cpu_pressure, numbers)| {
             Event::Cgroup(CgroupSample {
@@ -135,6 +161,7 @@ fn cgroup_sample() -> impl Strategy<Value = Event> {
                 memory: numbers.0,
                 memory_limit: numbers.1,
                 oom_kills: numbers.2,
+                unix_connections: numbers.3,
             })
         },
     )
@@ -170,6 +197,7 @@ fn event() -> impl Strategy<Value = Event> {
             }
         ),
         sampled(),
+        flow(),
         (at(), connection()).prop_map(|(at, connection)| Event::Closed(Closed { at, connection })),
         (at(), cgroup(), address()).prop_map(|(at, cgroup, remote)| Event::ConnectFailed(ConnectFailed {
             at,

@@ -24,7 +24,7 @@ pub(super) struct Settings {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Record {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
     pub(super) kind: Option<Kind>,
 }
 
@@ -60,6 +60,8 @@ pub(super) enum Kind {
     Lost(Loss),
     #[prost(message, tag = "15")]
     Missing(Missing),
+    #[prost(message, tag = "16")]
+    Flow(FlowSample),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -173,6 +175,42 @@ pub(super) struct InFlight {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct FlowSample {
+    #[prost(uint64, tag = "1")]
+    pub(super) at: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) connection: u64,
+    #[prost(uint64, tag = "3")]
+    pub(super) messages_sent: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) messages_received: u64,
+    #[prost(uint64, optional, tag = "5")]
+    pub(super) stalled_sending: Option<u64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub(super) stalled_receiving: Option<u64>,
+    #[prost(uint32, optional, tag = "7")]
+    pub(super) max_streams: Option<u32>,
+    #[prost(uint32, tag = "8")]
+    pub(super) limit_reached: u32,
+    #[prost(uint64, tag = "9")]
+    pub(super) limited: u64,
+    #[prost(message, repeated, tag = "10")]
+    pub(super) ended: Vec<Ended>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Ended {
+    #[prost(uint32, tag = "1")]
+    pub(super) by: u32,
+    #[prost(bool, tag = "2")]
+    pub(super) sent: bool,
+    #[prost(uint32, tag = "3")]
+    pub(super) code: u32,
+    #[prost(uint32, tag = "4")]
+    pub(super) count: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ConnectionSample {
     #[prost(uint64, tag = "1")]
     pub(super) at: u64,
@@ -192,6 +230,8 @@ pub(super) struct ConnectionSample {
     pub(super) bytes_received: u64,
     #[prost(message, optional, tag = "9")]
     pub(super) exchanges: Option<Exchanges>,
+    #[prost(uint64, tag = "10")]
+    pub(super) unseen: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -246,6 +286,8 @@ pub(super) struct CgroupSample {
     pub(super) memory_limit: Option<u64>,
     #[prost(uint64, optional, tag = "9")]
     pub(super) oom_kills: Option<u64>,
+    #[prost(uint64, optional, tag = "10")]
+    pub(super) unix_connections: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -2,6 +2,8 @@
 //! directions' bytes and header tables; [`super::streams`] keeps the streams and decides when one is finished.
 
 use super::Shared;
+use super::audit::Seen;
+use super::flow::{Flow, MAX_WINDOWS};
 use super::streams::{Body, Head, Streams};
 use crate::call::Ending;
 use crate::event::{Direction, Event, LossReason, Role, Segment};
@@ -17,6 +19,7 @@ pub(super) struct Http2 {
     halves: [Half; 2],
     tables: [Hpack; 2],
     streams: Streams,
+    flow: Flow,
 }
 
 /// One direction being read.
@@ -24,6 +27,7 @@ struct Reading<'a> {
     direction: Direction,
     table: &'a mut Hpack,
     streams: &'a mut Streams,
+    flow: &'a mut Flow,
     shared: &'a mut Shared,
     out: &'a mut Vec<Event>,
 }
@@ -40,6 +44,7 @@ impl Http2 {
             halves: starts.map(Half::new),
             tables: Default::default(),
             streams: Streams::new(connection, client),
+            flow: Flow::default(),
         }
     }
 
@@ -56,17 +61,28 @@ impl Http2 {
         self.advance(now, false, shared, out);
         self.streams.sweep(now, shared, out);
         self.streams.in_flight(now, out);
+        self.flow.tell(self.streams.connection(), self.streams.messages(), now, out);
     }
 
     /// The connection is gone.
     pub(super) fn close(&mut self, at: Timestamp, ending: Ending, shared: &mut Shared, out: &mut Vec<Event>) {
         self.advance(at, true, shared, out);
+        self.flow.tell(self.streams.connection(), self.streams.messages(), at, out);
+        shared.windows = shared.windows.saturating_sub(self.flow.open());
         self.streams.close(at, ending, shared, out);
     }
 
     /// Bytes kept between segments.
     pub(super) fn held(&self) -> usize {
         self.halves.iter().map(Half::held).sum()
+    }
+
+    /// What was seen of both directions.
+    pub(super) fn seen(&self) -> [Seen; 2] {
+        self.halves.each_ref().map(|half| {
+            let (bytes, left) = half.seen();
+            Seen { bytes, untold: left.into() }
+        })
     }
 
     fn advance(&mut self, now: Timestamp, hurry: bool, shared: &mut Shared, out: &mut Vec<Event>) {
@@ -92,7 +108,10 @@ impl Http2 {
             Direction::Sent => (sent, sent_table),
             Direction::Received => (received, received_table),
         };
-        act(half, &mut Reading { direction, table, streams: &mut self.streams, shared, out });
+        let open = self.flow.open();
+        let (streams, flow) = (&mut self.streams, &mut self.flow);
+        act(half, &mut Reading { direction, table, streams, flow, shared, out });
+        shared.windows = (shared.windows + self.flow.open()).saturating_sub(open);
     }
 
     /// Lets go of finished streams that nothing more is waited for.
@@ -124,11 +143,19 @@ impl Reader for Reading<'_> {
     fn part(&mut self, part: Part<'_>, at: Timestamp) {
         match part {
             Part::Preface => {
+                self.flow.start(self.direction);
                 self.streams.learn(self.direction, self.shared);
                 self.table.start();
             }
-            Part::ServerStart => self.table.start(),
-            Part::Data { stream, input, end_stream } => {
+            Part::ServerStart => {
+                self.flow.start(self.direction);
+                self.table.start();
+            }
+            Part::Data { stream, input, end_stream, counted } => {
+                self.flow.data(self.direction, stream, counted, at);
+                if end_stream {
+                    self.flow.end(self.direction, stream, at);
+                }
                 let Some(of_client) = self.of_client() else { return };
                 let body = Body { stream, input, end_stream, of_client, at };
                 self.streams.data(&body, self.shared, self.out);
@@ -151,6 +178,13 @@ impl Reader for Reading<'_> {
                 } else if fields.http_status.is_some() || fields.grpc_status.is_some() {
                     self.streams.learn(opposite(self.direction), self.shared);
                 }
+                if self.of_client() == Some(true) {
+                    let room = self.shared.windows + self.flow.open() < MAX_WINDOWS;
+                    self.flow.request(self.direction, stream, room, at);
+                }
+                if end_stream {
+                    self.flow.end(self.direction, stream, at);
+                }
                 let head = Head { stream, began, at, fields, readable, end_stream };
                 match self.of_client() {
                     Some(true) => self.streams.request(head, self.shared, self.out),
@@ -159,9 +193,13 @@ impl Reader for Reading<'_> {
                 }
             }
             Part::Reset { stream, code } => {
+                self.flow.reset(self.direction, stream, code, at);
                 let Some(by_client) = self.of_client() else { return };
                 self.streams.reset(stream, code, by_client, at, self.shared, self.out);
             }
+            Part::GoAway { code } => self.flow.goaway(self.direction, code),
+            Part::Setting { id, value } => self.flow.setting(self.direction, id, value, at),
+            Part::Granted { stream, increment } => self.flow.granted(self.direction, stream, increment, at),
             Part::Malformed => {}
         }
     }
@@ -173,6 +211,7 @@ impl Reader for Reading<'_> {
             Lost::Malformed => self.count(LossReason::MalformedFrame, at),
         }
         self.table.lose();
+        self.flow.lose(at);
         self.count(LossReason::HpackLost, at);
         self.streams.miss(self.of_client());
     }

@@ -2,9 +2,12 @@
 //! sources, events without segments flow out to windows, graph and recordings.
 //!
 //! [`crate::h2`] reads the bytes, `connection` joins its two directions, `streams` sorts frames by stream,
-//! `stream` makes the call, `messages` counts gRPC messages and `status` says how it ended.
+//! `stream` makes the call, `messages` counts gRPC messages, `status` says how it ended and `flow` what flow
+//! control did; `audit` says what went past.
 
+mod audit;
 mod connection;
+mod flow;
 mod messages;
 mod naming;
 mod status;
@@ -12,9 +15,10 @@ mod stream;
 mod streams;
 
 use crate::call::Ending;
-use crate::event::{Event, Loss, LossReason, Role, Segment};
+use crate::event::{ConnectionSample, Event, Loss, LossReason, Protocol, Role, Segment};
 use crate::h2::names::Names;
 use crate::units::{ConnectionId, Nanos, Timestamp};
+use audit::Audit;
 use connection::Http2;
 use std::collections::BTreeMap;
 
@@ -39,6 +43,8 @@ const FORGET_AFTER: Nanos = Nanos::from_secs(2 * 3600);
 pub struct Decoder {
     connections: BTreeMap<ConnectionId, Entry>,
     shared: Shared,
+    /// It has taken bytes: the samples of a recording hold already what went past.
+    live: bool,
 }
 
 /// What all connections share: the bounds' accounts and the interned names.
@@ -46,6 +52,8 @@ pub struct Decoder {
 struct Shared {
     names: Names,
     streams: usize,
+    /// Streams whose windows are followed.
+    windows: usize,
     held: usize,
 }
 
@@ -65,23 +73,20 @@ impl Shared {
 struct Entry {
     role: Role,
     last: Timestamp,
+    audit: Audit,
     http2: Option<Box<Http2>>,
 }
 
 impl Decoder {
     /// Takes one event and appends what follows from it to `out`.
-    pub fn handle(&mut self, event: Event, out: &mut Vec<Event>) {
-        match &event {
+    pub fn handle(&mut self, mut event: Event, out: &mut Vec<Event>) {
+        match &mut event {
             Event::Segment(_) => {}
             Event::Opened(opened) => {
                 // Bytes may have come first: their connection then goes on as it was joined.
                 self.entry(opened.connection, opened.at, out).role = opened.role;
             }
-            Event::Sampled(sample) => {
-                if let Some(entry) = self.connections.get_mut(&sample.connection) {
-                    entry.last = entry.last.max(sample.at);
-                }
-            }
+            Event::Sampled(sample) => self.audit(sample),
             Event::Closed(closed) => self.close(closed.connection, closed.at, Ending::ConnectionClosed, out),
             _ => {}
         }
@@ -115,8 +120,19 @@ impl Decoder {
         self.shared.held
     }
 
+    /// Notes in a sample what went past the decoder. Only of HTTP/2 in clear text are all bytes meant to be seen.
+    fn audit(&mut self, sample: &mut ConnectionSample) {
+        let Some(entry) = self.connections.get_mut(&sample.connection) else { return };
+        entry.last = entry.last.max(sample.at);
+        if sample.protocol == Protocol::Http2 && self.live {
+            let seen = entry.http2.as_ref().map_or_else(Default::default, |http2| http2.seen());
+            sample.unseen = entry.audit.compare(sample, seen, entry.role == Role::Unknown);
+        }
+    }
+
     fn segment(&mut self, segment: Segment, out: &mut Vec<Event>) {
         let (connection, at) = (segment.connection, segment.at);
+        self.live = true;
         if !self.connections.contains_key(&connection) {
             self.entry(connection, at, out);
         }
@@ -132,7 +148,12 @@ impl Decoder {
         if self.connections.len() >= MAX_CONNECTIONS && !self.connections.contains_key(&connection) {
             self.evict(at, out);
         }
-        self.connections.entry(connection).or_insert(Entry { role: Role::Unknown, last: at, http2: None })
+        self.connections.entry(connection).or_insert(Entry {
+            role: Role::Unknown,
+            last: at,
+            audit: Audit::default(),
+            http2: None,
+        })
     }
 
     /// Lets the connections go that were unused for longest.

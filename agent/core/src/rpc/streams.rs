@@ -51,6 +51,8 @@ pub(super) struct Streams {
     saw_grpc: bool,
     ok_trailers: OkTrailers,
     naming: Naming,
+    /// Messages that began since the connection did, of requests and of responses.
+    messages: [u64; 2],
 }
 
 /// A header block with what it came in.
@@ -91,6 +93,21 @@ impl Streams {
             saw_grpc: false,
             ok_trailers: OkTrailers::default(),
             naming: Naming::default(),
+            messages: [0; 2],
+        }
+    }
+
+    /// Whose streams these are.
+    pub(super) fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
+    /// Messages that began since the connection did, sent and received.
+    pub(super) fn messages(&self) -> [u64; 2] {
+        let [requests, responses] = self.messages;
+        match self.client {
+            Some(Direction::Received) => [responses, requests],
+            _ => [requests, responses],
         }
     }
 
@@ -165,8 +182,12 @@ impl Streams {
         let Body { stream: id, input, end_stream, of_client, at } = *body;
         let Some(stream) = self.open.get_mut(&id) else { return };
         stream.last = at;
-        let counter = if of_client { &mut stream.sent } else { &mut stream.received };
+        let [requests, responses] = &mut self.messages;
+        let (counter, sum) =
+            if of_client { (&mut stream.sent, requests) } else { (&mut stream.received, responses) };
+        let before = counter.messages().count;
         let missed = counter.take(input) && !counter.implausible();
+        *sum += u64::from(counter.messages().count - before);
         if end_stream && of_client {
             stream.request_ended = true;
             self.finish_if_over(id, shared, out);

@@ -143,6 +143,7 @@ impl Node {
             segments_sent: millis / 10,
             bytes_sent: millis * 100,
             bytes_received: millis * 100,
+            unseen: 0,
             exchanges,
         }));
     }

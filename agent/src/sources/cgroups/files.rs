@@ -144,6 +144,7 @@ impl Files {
             memory,
             memory_limit: self.limits.memory,
             oom_kills,
+            unix_connections: None,
         })
     }
 

@@ -136,6 +136,7 @@ fn sampled(record: &SampleRecord) -> Option<ConnectionSample> {
         segments_sent: u64::from(record.segments_sent),
         bytes_sent: record.bytes_sent,
         bytes_received: record.bytes_received,
+        unseen: 0,
         exchanges: if record.protocol == protocol::HTTP2 { Exchanges::default() } else { exchanges(record) },
     })
 }
