@@ -16,6 +16,8 @@ const ETH_P_IP: u32 = 0x0008;
 /// `htons(ETH_P_IPV6)`.
 const ETH_P_IPV6: u32 = 0xdd86;
 const IPV6_HEADER: u32 = 40;
+/// The hop-by-hop options of IPv6.
+const IPPROTO_HOPOPTS: u8 = 0;
 
 /// A TCP packet.
 pub struct Packet {
@@ -43,13 +45,7 @@ pub fn read(skb: *mut __sk_buff) -> Option<Packet> {
         }
         u32::from(ip[0] & 0x0f) * 4
     } else if protocol == ETH_P_IPV6 {
-        let mut ip = [0u8; 8];
-        load(skb, 0, &mut ip)?;
-        // Extension headers before TCP are next to unknown inside clusters.
-        if ip[6] != IPPROTO_TCP {
-            return None;
-        }
-        IPV6_HEADER
+        ipv6_length(skb)?
     } else {
         return None;
     };
@@ -61,6 +57,23 @@ pub fn read(skb: *mut __sk_buff) -> Option<Packet> {
     }
     let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
     Some(Packet { payload_at, length: total - payload_at, sequence, flags: tcp[13] })
+}
+
+/// How long the IPv6 header is, with what lies between it and TCP. A GSO packet of more than 65,535 bytes tells
+/// its length in a hop-by-hop option; other extension headers are next to unknown inside clusters.
+#[inline(always)]
+fn ipv6_length(skb: *mut __sk_buff) -> Option<u32> {
+    let mut ip = [0u8; 8];
+    load(skb, 0, &mut ip)?;
+    if ip[6] == IPPROTO_TCP {
+        return Some(IPV6_HEADER);
+    }
+    if ip[6] != IPPROTO_HOPOPTS {
+        return None;
+    }
+    let mut options = [0u8; 2];
+    load(skb, IPV6_HEADER, &mut options)?;
+    (options[0] == IPPROTO_TCP).then_some(IPV6_HEADER + (u32::from(options[1]) + 1) * 8)
 }
 
 #[inline(always)]

@@ -28,49 +28,63 @@ pub(super) struct Told {
     pub(super) http_status: Option<u32>,
     /// Every field of the last block was read.
     pub(super) readable: bool,
-    /// One whole request message and one whole response message, and no byte missed.
-    pub(super) unary: bool,
-    /// The trailers hold the same unseen entries as those of calls that were OK.
+    /// The trailers hold unseen entries that mean OK in a call of this shape.
     pub(super) like_ok: bool,
 }
 
 impl Told {
-    /// The status cannot be read, but what was seen can only mean OK.
-    pub(super) fn means_ok(&self, ending: Ending) -> bool {
+    /// The status cannot be read, and nothing but the trailers' unseen part tells whether it is OK.
+    pub(super) fn may_be_ok(&self, ending: Ending) -> bool {
         let http_ok = matches!(self.http_status, None | Some(200));
         let unread = self.grpc_status.is_none() && !self.readable;
-        ending == Ending::Trailers && unread && http_ok && (self.unary || self.like_ok)
+        ending == Ending::Trailers && unread && http_ok
     }
 }
 
 /// Which trailers mean OK on a connection whose header table was joined late. Every stack indexes
 /// `grpc-status: 0`, so the trailers of all calls that are OK hold the same unseen entries, and those of a call
 /// with another status do not. Unary answers tell which entries these are.
+///
+/// A stream that fails after its only message looks like a unary answer. So each answer is a vote, and once two
+/// sets of entries were seen, only the one that leads clearly means OK.
 #[derive(Debug, Default)]
 pub(super) struct OkTrailers {
-    part: Option<u64>,
-    times: u32,
+    leading: Option<u64>,
+    votes: u32,
+    contested: bool,
 }
 
-/// Unary answers in a row that must agree. A single one may be a stream that failed after its only message.
+/// Votes by which the leading entries must lead where others stand against them, or where the call is not unary.
 const AGREEING: u32 = 3;
+
+/// More votes are not counted, so that entries that replace the leading ones come to lead in their turn.
+const MOST_VOTES: u32 = 32;
 
 impl OkTrailers {
     /// A unary answer had these unseen trailers.
     pub(super) fn learn(&mut self, part: Option<u64>) {
-        if part.is_some() && part == self.part {
-            self.times = self.times.saturating_add(1);
-        } else if part.is_some() && self.times < AGREEING {
-            (self.part, self.times) = (part, 1);
-        } else if part.is_some() {
-            // The entries changed, or one of the answers was not OK: begin to lose trust.
-            self.times -= 1;
+        if part.is_none() {
+            return;
+        }
+        if part == self.leading {
+            self.votes = (self.votes + 1).min(MOST_VOTES);
+            return;
+        }
+        self.contested |= self.leading.is_some();
+        match self.votes.checked_sub(1) {
+            Some(left) => self.votes = left,
+            None => (self.leading, self.votes) = (part, 1),
         }
     }
 
-    /// These unseen trailers mean OK.
+    /// These unseen trailers mean OK, whatever call they end.
     pub(super) fn knows(&self, part: Option<u64>) -> bool {
-        part.is_some() && part == self.part && self.times >= AGREEING
+        part.is_some() && part == self.leading && self.votes >= AGREEING
+    }
+
+    /// These unseen trailers of a unary answer, which was learned, mean OK.
+    pub(super) fn admits(&self, part: Option<u64>) -> bool {
+        part.is_some() && part == self.leading && (!self.contested || self.votes >= AGREEING)
     }
 }
 
@@ -83,7 +97,7 @@ pub(super) fn by_headers(ending: Ending, told: Told) -> Status {
             source: StatusSource::Wire,
         },
         Told { http_status: Some(status), readable: true, .. } if status != 200 => inferred(by_http(status)),
-        told if told.means_ok(ending) => inferred(code::OK),
+        told if told.like_ok && told.may_be_ok(ending) => inferred(code::OK),
         _ => NOT_TOLD,
     }
 }
@@ -117,4 +131,35 @@ fn by_http(status: u32) -> u8 {
 
 fn inferred(code: u8) -> Status {
     Status { code: Some(code), source: StatusSource::Inferred }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OkTrailers;
+
+    /// Votes for each of these entries in turn; whether each was taken for OK.
+    fn votes(parts: &[u64]) -> Vec<bool> {
+        let mut trailers = OkTrailers::default();
+        let mut vote = |part| {
+            trailers.learn(Some(part));
+            trailers.admits(Some(part))
+        };
+        parts.iter().map(|part| vote(*part)).collect()
+    }
+
+    #[test]
+    fn a_stream_that_fails_after_its_only_message_is_not_ok() {
+        assert_eq!(votes(&[1, 1]), [true, true]);
+        // Its entries differ, and from then on the others must lead.
+        assert_eq!(votes(&[1, 13, 1, 1, 13, 1, 1]), [true, false, false, false, false, false, true]);
+        assert_eq!(votes(&[1, 1, 1, 1, 13, 1]), [true, true, true, true, false, true]);
+    }
+
+    #[test]
+    fn entries_that_replace_the_leading_ones_come_to_lead() {
+        let mut trailers = OkTrailers::default();
+        (0..1_000).for_each(|_| trailers.learn(Some(1)));
+        (0..40).for_each(|_| trailers.learn(Some(2)));
+        assert!(trailers.knows(Some(2)) && !trailers.knows(Some(1)));
+    }
 }

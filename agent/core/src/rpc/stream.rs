@@ -117,16 +117,15 @@ impl Stream {
             _ => Ending::TrailersOnly,
         };
         self.head_at = self.head_at.or(Some(began));
-        let unary = |counter: &Counter| counter.complete() && counter.messages().count == 1;
-        let told = Told {
-            grpc_status: fields.grpc_status,
-            http_status: self.http_status,
-            readable,
-            unary: unary(&self.sent) && unary(&self.received),
-            like_ok: ok.knows(fields.unseen_part()),
-        };
-        if told.means_ok(ending) && told.unary {
-            ok.learn(fields.unseen_part());
+        let (grpc_status, http_status) = (fields.grpc_status, self.http_status);
+        let mut told = Told { grpc_status, http_status, readable, like_ok: false };
+        let one = |counter: &Counter| counter.complete() && counter.messages().count == 1;
+        let (unary, part) = (one(&self.sent) && one(&self.received), fields.unseen_part());
+        if unary && told.may_be_ok(ending) {
+            ok.learn(part);
+            told.like_ok = ok.admits(part);
+        } else {
+            told.like_ok = ok.knows(part);
         }
         self.end(at, ending, status::by_headers(ending, told));
     }

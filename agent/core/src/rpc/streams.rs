@@ -266,7 +266,8 @@ impl Streams {
     /// Every stream ends.
     pub(super) fn close(&mut self, at: Timestamp, ending: Ending, shared: &mut Shared, out: &mut Vec<Event>) {
         while let Some((&id, stream)) = self.open.iter_mut().next() {
-            stream.cut(at, ending);
+            // Of a doubtful stream the end was most likely lost: it did not end now, nor with its connection.
+            stream.cut(at, if stream.doubtful { Ending::Abandoned } else { ending });
             self.finish(id, shared, out);
         }
     }
