@@ -35,6 +35,10 @@ pub fn print(flags: &ReplayFlags) -> anyhow::Result<()> {
             Ok(())
         },
     );
+    // A reader that closed its end early (`| head`) has what it wants.
+    if replayed.as_ref().is_err_and(is_broken_pipe) {
+        return Ok(());
+    }
     match last {
         Some(report) if flags.json => writeln!(out, "{}", serde_json::to_string(&report)?),
         Some(report) if !flags.all => write!(out, "{}", top::plain_text(&report)),
@@ -46,6 +50,14 @@ pub fn print(flags: &ReplayFlags) -> anyhow::Result<()> {
     }
     .or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })?;
     replayed.with_context(|| name)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<serde_json::Error>() {
+        Some(json) => json.io_error_kind(),
+        None => cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind),
+    };
+    error.chain().any(|cause| kind(cause) == Some(ErrorKind::BrokenPipe))
 }
 
 /// Runs a recording through a pipeline of its settings and gives every report to `each`.

@@ -19,11 +19,12 @@ const BEYOND_WORST: f64 = 1.3;
 /// A load that grew by this factor explains some latency, so both of the above must hold doubly.
 const BUSIER: f64 = 1.4;
 /// Fewer failed calls in a step than this are chance.
-const ERROR_COUNT: f64 = 5.0;
+const ERROR_COUNT: f64 = 3.0;
 /// The failed share must exceed the usual one by this.
 const ERROR_RATIO: f64 = 0.03;
-/// The failed calls must exceed the expected ones by so many Poisson deviations.
-const ERROR_Z: f64 = 5.0;
+/// The failed calls must exceed the expected ones by so many Poisson deviations: three steps in a row, which open an
+/// incident, are then five together (5 / sqrt 3), and a service with few calls may show it.
+const ERROR_Z: f64 = 2.9;
 /// A call that waits for so long, and five times longer than the worst of the baseline, is stuck.
 const STUCK_MS: f64 = 2_000.0;
 const STUCK_FACTOR: f64 = 5.0;
@@ -42,6 +43,8 @@ const MEMORY_FACTOR: f64 = 3.0;
 /// A suspect's own evidence of this weight (a rise of some twenty scales that no callee explains) is
 /// strong; it counts only with a rise that the floors above allow.
 const STRONG: f64 = 3.0;
+/// A service that fails so many more of its calls than usual is broken, however few calls it has.
+const BROKEN_RATIO: f64 = 0.25;
 /// Latency inside the system, which users may not feel, must grow by so much.
 const INSIDE_FLOOR_MS: f64 = 100.0;
 const MEBIBYTE: f64 = 1_048_576.0;
@@ -191,10 +194,11 @@ impl Watched<'_> {
     /// Strong evidence of its own inside the system.
     fn inside(&self, blame: &Blame) -> Option<String> {
         let strongest = blame.evidence.iter().find(|reason| {
+            let risen = reason.value - reason.baseline.unwrap_or(0.0);
+            let broken = reason.signal == Signal::ErrorRatio.name() && risen >= BROKEN_RATIO;
             matches!(reason.family, "self" | "edge")
-                && reason.weight >= STRONG
-                && (!reason.signal.ends_with("_ms")
-                    || reason.value - reason.baseline.unwrap_or(0.0) >= INSIDE_FLOOR_MS)
+                && (reason.weight >= STRONG || broken)
+                && (!reason.signal.ends_with("_ms") || risen >= INSIDE_FLOOR_MS)
         })?;
         // The recent steps' median is late by design; the newest step must still show it.
         let newest_agrees = match strongest.signal {
