@@ -32,6 +32,8 @@ const CALIBRATION: usize = 1024;
 const QUANTILES: [f64; 7] = [0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999];
 /// Every so many steps a window: neighbours overlap, and tell little new.
 const STRIDE: u64 = 5;
+/// Of recordings each step: they are short, and real.
+const RECORDED_STRIDE: u64 = 1;
 /// Every so many services one is held out.
 const HELD_OUT: usize = 5;
 /// This share of the training inputs is spoiled.
@@ -102,7 +104,7 @@ fn main() -> Result<()> {
 fn material(arguments: &Arguments) -> Result<(Windows, Windows)> {
     let mut services = made_up(&synthetic::normal(arguments.services, arguments.steps, arguments.seed));
     for path in &arguments.from {
-        let recorded = recorded::windows(path, STRIDE)?;
+        let recorded = recorded::windows(path, RECORDED_STRIDE)?;
         let windows: usize = recorded.iter().map(Vec::len).sum();
         println!("{}: {} services, {windows} windows", path.display(), recorded.len());
         services.extend(recorded);
@@ -134,7 +136,7 @@ fn contract(arguments: &Arguments, model: &[u8]) -> Contract {
         calibration: Vec::new(),
         seed: arguments.seed,
         trained_on: format!(
-            "{} recordings of normal load, {} made-up services over {} steps",
+            "recordings of normal load: {}; made-up services: {}, over {} steps",
             arguments.from.len(),
             arguments.services,
             arguments.steps

@@ -135,6 +135,9 @@ impl Running {
     /// Fails if the process has ended, with the end of its log.
     pub(crate) fn check(&mut self, log: &Path) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
+            // Ctrl-C reaches children, too, perhaps a moment before us.
+            sleep(Duration::from_millis(100));
+            check_interrupted()?;
             let text = std::fs::read_to_string(log).unwrap_or_default();
             let tail = last_lines(&text, 10);
             bail!("{} ended early ({status}); the end of {}:\n{tail}", self.name, log.display());
