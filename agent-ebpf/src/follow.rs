@@ -1,13 +1,15 @@
 //! Follows one direction of an HTTP/2 connection along its sequence numbers. Segments come from
-//! [`crate::observe`]; what is in order goes to [`crate::walk`], duplicates stop here, the rest goes out raw.
+//! [`crate::observe`]; what is usual goes out by [`crate::whole`], what else is in order by [`crate::walk`],
+//! duplicates stop here, the rest goes out raw.
 
 use crate::frame::Header;
 use crate::lock::Lock;
 use crate::maps::count_loss;
 use crate::state::{
-    Direction, NARROW_WINDOW, NO_PIECE, RAW_EPISODE, RAW_SEGMENT, Scratch, WINDOW, payload, phase,
+    Direction, NARROW_WINDOW, NO_PIECE, PEEK, RAW_EPISODE, RAW_SEGMENT, Scratch, WINDOW, payload, phase,
 };
 use crate::walk::{Walk, close_window, send, walk};
+use crate::whole::send_whole;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use faultline_abi::{direction, loss};
@@ -30,7 +32,13 @@ pub extern "C" fn follow(skb: *mut __sk_buff, scratch: *mut Scratch, direction: 
     }
     // SAFETY: both are map values; the scratch is the caller's, the direction is shared under its lock.
     let (s, lock) = unsafe { (&mut *scratch, &raw mut (*direction).lock) };
-    let locked = try_lock(lock);
+    let locked = take_lock(direction) != 0;
+    if locked && send_whole(skb, scratch, direction) != 0 {
+        // SAFETY: it is ours.
+        unsafe { Lock::give_back(lock) };
+        return 0;
+    }
+    prepare(s);
     // Someone else walks this direction right now, so two CPUs brought segments in another order than they were
     // sent: ours goes out raw, all of it, and the next segment finds a hole that only this program sees.
     let mut pass = Pass::Raw(RAW_EPISODE);
@@ -70,15 +78,21 @@ enum Pass {
     Raw(u32),
 }
 
-#[inline(always)]
-fn try_lock(lock: *mut Lock) -> bool {
+/// Takes a direction's lock, or gives up: 0. A global function: the verifier would look at all that follows once for
+/// each turn after which the lock may be free.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_lock(direction: *mut Direction) -> i32 {
+    if direction.is_null() {
+        return 0;
+    }
     for _ in 0..SPINS {
         // SAFETY: the lock lies in a map value.
-        if unsafe { Lock::try_take(lock) } {
-            return true;
+        if unsafe { Lock::try_take(&raw mut (*direction).lock) } {
+            return 1;
         }
     }
-    false
+    0
 }
 
 /// Finds the segment's place in the stream and advances the direction beyond it.
@@ -227,15 +241,18 @@ fn starts_with(skb: *mut __sk_buff, s: &Scratch) -> Start {
     Start::Frames
 }
 
-/// Prepares a slot for one segment.
+/// Prepares a slot for a walk.
 #[inline(always)]
-pub fn prepare(s: &mut Scratch, length: u32) {
-    s.length = length;
+fn prepare(s: &mut Scratch) {
+    let length = s.length;
     s.at = 0;
     s.window_start = 0;
     s.window_end = 0;
     s.window_out = 0;
-    s.window = if length <= WINDOW { WINDOW } else { NARROW_WINDOW };
+    let small = length <= WINDOW;
+    s.window_at_frame = if small { WINDOW } else { NARROW_WINDOW };
+    s.window_at_body = if small { WINDOW } else { PEEK };
+    s.window = s.window_at_frame;
     s.keep_end = 0;
     s.piece = NO_PIECE;
     s.out = 0;

@@ -3,9 +3,9 @@
 //! Three programs sit at the cgroup v2 root: one per packet direction and one for what happens to sockets.
 //! They use only what the kernel's user API promises, always let the packet pass, and write to nothing but
 //! their own maps. The stream of each HTTP/2 connection is filtered, not understood: the agent parses it
-//! again. Modules in the order in which a packet meets them: [`packet`] → [`observe`] → [`classify`] →
-//! [`follow`] → [`walk`] (with [`frame`]); [`sample`] and [`socket`] tell of connections; [`state`],
-//! [`maps`] and [`lock`] hold what is remembered.
+//! again. Modules in the order in which a packet meets them: [`packet`] → [`observe`] → [`classify`],
+//! then [`whole`] for what is usual, [`follow`] → [`walk`] for all else (with [`frame`]). [`sample`] and [`socket`]
+//! tell of connections; [`state`], [`maps`] and [`lock`] hold what is remembered.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused_imports, reason = "only for the kernel"))]
 #![allow(
@@ -36,6 +36,8 @@ mod socket;
 mod state;
 #[cfg(target_arch = "bpf")]
 mod walk;
+#[cfg(target_arch = "bpf")]
+mod whole;
 
 #[cfg(target_arch = "bpf")]
 mod programs {

@@ -2,7 +2,7 @@
 //! protocol wants it. Packets come in from the programs; [`crate::follow`] takes those of HTTP/2.
 
 use crate::classify::classify;
-use crate::follow::{follow, give_up, prepare};
+use crate::follow::{follow, give_up};
 use crate::lock::Lock;
 use crate::maps::{CONNECTIONS, SCRATCH, SLOTS, count_loss};
 use crate::packet::{self, FIN, Packet, RST, SYN};
@@ -11,8 +11,8 @@ use crate::socket::{closed, opened};
 use crate::state::{Connection, Direction, Scratch};
 use aya_ebpf::bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sk_fullsock, bpf_sk_storage_get, bpf_skb_cgroup_id,
-    bpf_tcp_sock,
+    bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_ns, bpf_sk_fullsock, bpf_sk_storage_get,
+    bpf_skb_cgroup_id, bpf_tcp_sock,
 };
 use aya_ebpf::programs::SkBuffContext;
 use core::ffi::c_void;
@@ -24,36 +24,109 @@ const SAMPLE_EVERY: u64 = 1_000_000_000;
 /// Ports from here on are given to clients by most systems.
 const EPHEMERAL: u32 = 32_768;
 
-/// A packet passes.
+/// How many of the kernel's ticks (1 to 10 ms each) pass before the clock is looked at again: reading it costs as
+/// much as all else that most packets need.
+const LOOK_EVERY_TICKS: u64 = 25;
+
+/// A packet passes. What most packets need is here; what is rare is in [`unusual`] and [`look`].
 #[inline(always)]
 pub fn packet(ctx: &SkBuffContext, way: u32) {
     let skb = ctx.skb.skb;
-    let Some(packet) = packet::read(skb) else { return };
-    if packet.length == 0 && packet.flags & (SYN | FIN | RST) == 0 {
+    let Some(mut packet) = packet::read(skb) else { return };
+    let signal = packet.has(SYN | FIN | RST);
+    if packet.length == 0 && !signal {
         return;
     }
-    // SAFETY: the context is valid; a socket pointer is checked before use, as the verifier wants it.
-    unsafe {
+    let map: *mut c_void = (&raw const CONNECTIONS).cast_mut().cast();
+    // SAFETY: the context is valid, and the helper takes any socket that is there; small ones of TIME_WAIT and of
+    // handshakes have no storage.
+    let connection = unsafe {
         let sk = (*skb).__bindgen_anon_2.sk;
         if sk.is_null() {
             return;
         }
-        let sk = bpf_sk_fullsock(sk);
-        if sk.is_null() {
-            return;
+        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<Connection>()
+    };
+    if connection.is_null() {
+        unusual(skb, &raw mut packet, way);
+        return;
+    }
+    // SAFETY: a map value. The other direction's CPU writes other fields, or the same values.
+    let c = unsafe { &mut *connection };
+    if signal || c.opened == 0 || c.protocol == protocol::UNKNOWN {
+        unusual(skb, &raw mut packet, way);
+        return;
+    }
+    if c.protocol == protocol::HTTP2 {
+        segment(skb, &packet, c, way);
+    } else {
+        exchange(c, (way == direction::SENT) == (c.asks != 0));
+    }
+    // SAFETY: no arguments.
+    let ticks = unsafe { bpf_jiffies64() };
+    if ticks.wrapping_sub(c.look_at).cast_signed() >= 0 {
+        c.look_at = ticks.wrapping_add(LOOK_EVERY_TICKS);
+        look(skb);
+    }
+}
+
+/// Takes a sample of a connection when it is time. A global function: the verifier proves it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn look(skb: *mut __sk_buff) -> i32 {
+    // SAFETY: the context is valid; a socket pointer is checked before use, as the verifier wants it.
+    unsafe {
+        let Some(sk) = full_socket(skb) else { return 0 };
+        let Some(connection) = connection_of(sk) else { return 0 };
+        let c = &mut *connection;
+        let now = bpf_ktime_get_ns();
+        if now.wrapping_sub(c.sampled_at) > SAMPLE_EVERY && c.closed == 0 {
+            sample_socket(sk, c, now);
         }
+    }
+    0
+}
+
+/// A packet of a connection that is new, that ends, or whose protocol is not known. A global function: the
+/// verifier proves it once, apart from what most packets need.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn unusual(skb: *mut __sk_buff, packet: *mut Packet, way: u32) -> i32 {
+    if packet.is_null() {
+        return 0;
+    }
+    // SAFETY: the context is valid, the packet is the caller's; a socket pointer is checked before use.
+    unsafe {
+        let packet = &*packet;
+        let Some(sk) = full_socket(skb) else { return 0 };
         if (&raw const (*sk).state).read_volatile() == LISTENING {
             // The end of a handshake that brings data along belongs to a socket that is still to come.
             if packet.length != 0 {
                 count_loss(loss::SEGMENT);
             }
-            return;
+            return 0;
         }
         let Some(connection) = connection_of(sk) else {
             count_loss(loss::CONNECTION_TABLE_FULL);
-            return;
+            return 0;
         };
-        on_connection(skb, sk, &packet, connection, way);
+        on_connection(skb, sk, packet, connection, way);
+    }
+    0
+}
+
+/// # Safety
+/// The context must be valid.
+#[inline(always)]
+unsafe fn full_socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
+    // SAFETY: the caller vouches for the context; both pointers are checked.
+    unsafe {
+        let sk = (*skb).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        let sk = bpf_sk_fullsock(sk);
+        (!sk.is_null()).then_some(sk)
     }
 }
 
@@ -98,7 +171,7 @@ unsafe fn on_connection(
             c.cgroup = bpf_skb_cgroup_id(skb);
         }
     }
-    if packet.flags & SYN != 0 {
+    if packet.has(SYN) {
         return;
     }
     // SAFETY: no arguments.
@@ -108,33 +181,27 @@ unsafe fn on_connection(
     }
     if packet.length != 0 {
         if c.protocol == protocol::HTTP2 {
-            segment(skb, packet, c, way, now);
+            segment(skb, packet, c, way);
         } else {
-            with_other_protocol(skb, packet, c, way, now);
+            with_other_protocol(skb, packet, c, way);
         }
     }
-    let ended = c.fresh == 0 && ends(packet, c, way);
-    if ended || now.wrapping_sub(c.sampled_at) > SAMPLE_EVERY && c.closed == 0 {
-        // SAFETY: the helper takes any socket and says whether it is TCP.
-        let tcp = unsafe { bpf_tcp_sock(sk) };
-        if !tcp.is_null() {
-            // SAFETY: checked just now.
-            unsafe {
-                let tcp = &*tcp;
-                sample(
-                    c,
-                    now,
-                    tcp.srtt_us,
-                    tcp.total_retrans,
-                    tcp.segs_out,
-                    tcp.bytes_acked,
-                    tcp.bytes_received,
-                );
-            }
+    if c.fresh == 0 && ends(packet, c, way) {
+        sample_socket(sk, c, now);
+        closed(c, now);
+    }
+}
+
+#[inline(always)]
+fn sample_socket(sk: *mut bpf_sock, c: &mut Connection, now: u64) {
+    // SAFETY: the helper takes any socket and says whether it is TCP; its answer is checked.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk);
+        if tcp.is_null() {
+            return;
         }
-        if ended {
-            closed(c, now);
-        }
+        let tcp = &*tcp;
+        sample(c, now, tcp.srtt_us, tcp.total_retrans, tcp.segs_out, tcp.bytes_acked, tcp.bytes_received);
     }
 }
 
@@ -187,11 +254,11 @@ fn first_seen(c: &mut Connection, sk: *mut bpf_sock, now: u64) {
 /// Whether the packet is the last that matters of a connection whose state changes are not told.
 #[inline(always)]
 fn ends(packet: &Packet, c: &mut Connection, way: u32) -> bool {
-    if packet.flags & (FIN | RST) == 0 {
+    if !packet.has(FIN | RST) {
         return false;
     }
     toward(c, way).finished = 1;
-    packet.flags & RST != 0 || (c.sent.finished != 0 && c.received.finished != 0)
+    packet.has(RST) || (c.sent.finished != 0 && c.received.finished != 0)
 }
 
 #[inline(always)]
@@ -201,8 +268,8 @@ fn toward(c: &mut Connection, way: u32) -> &mut Direction {
 
 /// A protocol that is not known yet, or whose bytes stay unseen: only exchanges are counted.
 #[inline(always)]
-fn with_other_protocol(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection, way: u32, now: u64) {
-    exchange(c, (way == direction::SENT) == (c.asks != 0), now);
+fn with_other_protocol(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection, way: u32) {
+    exchange(c, (way == direction::SENT) == (c.asks != 0));
     if c.protocol != protocol::UNKNOWN {
         return;
     }
@@ -210,28 +277,29 @@ fn with_other_protocol(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection,
     c.tries += 1;
     c.protocol = class;
     if class == protocol::HTTP2 {
-        segment(skb, packet, c, way, now);
+        segment(skb, packet, c, way);
     }
 }
 
 /// A segment of an HTTP/2 connection.
 #[inline(always)]
-fn segment(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection, way: u32, now: u64) {
+fn segment(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection, way: u32) {
     let Some((scratch, lock)) = slot() else {
         give_up();
         return;
     };
     // SAFETY: the slot is ours until the lock is given back.
-    let s = unsafe { &mut *scratch };
-    prepare(s, packet.length);
-    s.payload_at = packet.payload_at;
-    s.sequence = packet.sequence;
-    s.direction = way;
-    s.now = now;
-    s.cookie = c.cookie;
-    follow(skb, scratch, toward(c, way));
-    // SAFETY: it is ours.
-    unsafe { Lock::give_back(lock) };
+    unsafe {
+        let s = &mut *scratch;
+        s.payload_at = packet.payload_at;
+        s.length = packet.length;
+        s.sequence = packet.sequence;
+        s.direction = way;
+        s.now = bpf_ktime_get_ns();
+        s.cookie = c.cookie;
+        follow(skb, scratch, toward(c, way));
+        Lock::give_back(lock);
+    }
 }
 
 #[inline(always)]

@@ -4,18 +4,20 @@
 use crate::maps::{RECORDS, count_loss, wakeup};
 use crate::state::Connection;
 use crate::walk::opaque;
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use faultline_abi::{BUCKETS, Head, SampleRecord, kind, loss};
 
 /// Bytes passed on a connection that is not HTTP/2: a question or an answer.
 #[inline(always)]
-pub fn exchange(c: &mut Connection, question: bool, now: u64) {
-    if question {
-        if c.asked_at == 0 {
-            c.asked_at = now;
-        }
+pub fn exchange(c: &mut Connection, question: bool) {
+    // More of a question that was asked, or of an answer that was given: of no interest, and most packets.
+    if question == (c.asked_at != 0) {
         return;
     }
-    if c.asked_at == 0 {
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if question {
+        c.asked_at = now;
         return;
     }
     let took = now.wrapping_sub(c.asked_at);

@@ -73,15 +73,44 @@ pub struct Direction {
     pub raw_budget: u32,
     /// A FIN was seen.
     pub finished: u32,
+    /// Messages of other streams that `MESSAGES` may hold; more than it does when streams were reset.
+    pub unfinished: u32,
     /// The gathered frame header.
     pub header: [u8; 16],
     /// The gathered message prefix.
     pub prefix: [u8; 8],
 }
 
-/// One socket.
+impl Direction {
+    /// Whether a frame begins with the next byte, and nothing of an earlier one is left to be told or finished.
+    #[inline(always)]
+    pub fn is_between_frames(&self) -> bool {
+        let left = self.frame_left
+            | self.header_have
+            | self.pad_left
+            | self.message_left
+            | self.prefix_have
+            | self.untold
+            | self.unfinished;
+        self.phase == phase::FOLLOWED && left == 0
+    }
+}
+
+/// One socket. What each packet needs comes first.
 #[repr(C)]
 pub struct Connection {
+    /// One of `faultline_abi::protocol`.
+    pub protocol: u32,
+    /// An opened record went out.
+    pub opened: u32,
+    /// This end sends the questions of exchanges.
+    pub asks: u32,
+    /// A closed record went out.
+    pub closed: u32,
+    /// When to look at the clock again, in the kernel's ticks.
+    pub look_at: u64,
+    /// When the exchange that has not ended began; 0 when there is none.
+    pub asked_at: u64,
     /// Its cookie; 0 until it is known.
     pub cookie: u64,
     /// Its cgroup's id; 0 until it is known.
@@ -92,8 +121,6 @@ pub struct Connection {
     pub connect_nanos: u64,
     /// When the last sample went out.
     pub sampled_at: u64,
-    /// When the exchange that has not ended began; 0 when there is none.
-    pub asked_at: u64,
     /// Exchanges since the last sample, summed.
     pub exchange_nanos: u64,
     /// The longest of them.
@@ -102,16 +129,8 @@ pub struct Connection {
     pub exchanges: u32,
     /// One of `faultline_abi::role`.
     pub role: u32,
-    /// One of `faultline_abi::protocol`.
-    pub protocol: u32,
-    /// An opened record went out.
-    pub opened: u32,
-    /// A closed record went out.
-    pub closed: u32,
     /// The connection was established while the programs watched.
     pub fresh: u32,
-    /// This end sends the questions of exchanges.
-    pub asks: u32,
     /// Segments with payload while the protocol is unknown.
     pub tries: u32,
     /// Totals of the socket when it was first seen.
@@ -160,6 +179,9 @@ pub const FLUSH_AT: u32 = 5_000;
 pub const WINDOW: u32 = 2_048;
 /// The window into larger segments: most of it would be skipped anyway.
 pub const NARROW_WINDOW: u32 = 512;
+/// The window behind a DATA frame of a larger segment, where most likely another one follows: its header and a
+/// message prefix.
+pub const PEEK: u32 = 16;
 /// Room for pieces: a mask away from any position the verifier can imagine.
 pub const AREA: usize = 16_384 + 64;
 
@@ -182,8 +204,12 @@ pub struct Scratch {
     pub window_end: u32,
     /// Where the window lies in `bytes`.
     pub window_out: u32,
-    /// How wide windows are.
+    /// How wide the next window is.
     pub window: u32,
+    /// How wide windows are at frames that are not DATA, and at the segment's start.
+    pub window_at_frame: u32,
+    /// How wide they are at DATA, behind which mostly DATA follows.
+    pub window_at_body: u32,
     /// End of what the record must hold.
     pub keep_end: u32,
     /// Where the open piece's head lies in `bytes`; [`NO_PIECE`] when there is none.

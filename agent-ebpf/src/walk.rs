@@ -141,7 +141,9 @@ fn begin_frame(s: &mut Scratch, d: &mut Direction, header: Header) -> i64 {
     d.frame_left = header.length;
     d.frame_payload = payload::WHOLE;
     d.end_stream = 0;
+    s.window = s.window_at_frame;
     if header.is_body() {
+        s.window = s.window_at_body;
         d.frame_payload = if header.is_padded() { payload::PADDED } else { payload::BODY };
         d.end_stream = u32::from(header.ends_stream());
         if d.message_stream != header.stream {
@@ -162,10 +164,14 @@ fn change_stream(s: &Scratch, d: &mut Direction, stream: u32) {
         let message = Message { left: d.message_left, prefix_have: d.prefix_have, prefix: d.prefix };
         // An LRU map makes room by itself; a failure costs one message's prefix.
         MESSAGES.insert(key, message, 0).ok();
+        d.unfinished += 1;
     }
     d.message_stream = stream;
     d.message_left = 0;
     d.prefix_have = 0;
+    if d.unfinished == 0 {
+        return;
+    }
     key.stream = stream;
     if let Some(message) = MESSAGES.get_ptr(key) {
         // SAFETY: the entry is this direction's own, and the direction is locked.
@@ -175,6 +181,7 @@ fn change_stream(s: &Scratch, d: &mut Direction, stream: u32) {
             d.prefix = (*message).prefix;
         }
         MESSAGES.remove(key).ok();
+        d.unfinished -= 1;
     }
 }
 

@@ -106,6 +106,12 @@ impl Cgroups {
         Ok(folders)
     }
 
+    /// This part's folder in the cgroup v2 mount, which sockets belong to.
+    pub fn v2_folder(&self) -> Option<PathBuf> {
+        let v2 = self.hierarchies.iter().find(|hierarchy| hierarchy.v2)?;
+        Some(v2.mount.join(&self.base))
+    }
+
     /// Processor time used so far, seconds.
     pub fn cpu_seconds(&self, name: &str) -> Option<f64> {
         let read = |hierarchy: &Hierarchy| {

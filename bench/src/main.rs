@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use playground::random::Random;
 use playground::topology::Topology;
-use playground::{anomaly, cgroups, evaluate, faults, load, run, service, stacks};
+use playground::{anomaly, cgroups, cost, evaluate, faults, load, run, service, stacks};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -44,6 +44,8 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Score the services of an anomaly data set, each by a model that never saw it
     Anomaly(anomaly::Anomaly),
+    /// Measure what the agent costs the traffic that it watches
+    Cost(cost::Flags),
     /// Prepare the Python, Node and Go services: downloads once, later runs are offline
     Setup(stacks::setup::Flags),
     /// One service in Rust (started by `run`)
@@ -58,6 +60,12 @@ enum Command {
         #[arg(long)]
         spec: PathBuf,
     },
+    /// One end of the traffic that `cost` measures (started by it)
+    #[command(hide = true)]
+    Talk {
+        #[command(subcommand)]
+        end: End,
+    },
     /// A process that uses the processor (started by the fault cpu-hog)
     #[command(hide = true)]
     Hog {
@@ -71,6 +79,18 @@ enum Command {
         into: Vec<PathBuf>,
         #[arg(last = true)]
         command: Vec<String>,
+    },
+}
+
+/// The ends of the measured traffic.
+#[derive(Subcommand)]
+enum End {
+    /// Serves; prints its ports
+    Serve,
+    /// Carries out orders from standard input
+    Drive {
+        #[arg(long)]
+        ports: String,
     },
 }
 
@@ -91,6 +111,9 @@ fn obey(command: Command) -> anyhow::Result<()> {
         Command::Check { topology, faults } => check(&topology, faults.as_deref()),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Anomaly(anomaly) => anomaly.run(),
+        Command::Cost(flags) => cost::measure(&flags),
+        Command::Talk { end: End::Serve } => cost::traffic::serve(),
+        Command::Talk { end: End::Drive { ports } } => cost::traffic::drive(&ports),
         Command::Setup(flags) => stacks::setup::setup(&flags),
         Command::Service { spec } => service::serve(&spec),
         Command::Load { spec } => load::generate(&spec),

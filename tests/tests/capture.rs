@@ -417,6 +417,39 @@ fn joined_late() -> (Vec<Event>, Vec<Copy>) {
     (events, copies)
 }
 
+/// What the verifier went through, by kernel series and program; the file says how to renew it.
+const VERIFIED: &str = include_str!("../verified.txt");
+
+#[test]
+fn the_verifier_has_hardly_more_to_prove_than_recorded() {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let series = release.split(['.', '-']).take(2).collect::<Vec<_>>().join(".");
+    let cgroup = Cgroup::enter("verified");
+    let probes =
+        Probes::attach(&Options { cgroup_root: Some(cgroup.path.clone()), ..Options::default() }).unwrap();
+    let ids = probes.program_ids();
+    let counts = aya::programs::loaded_programs().flatten().filter_map(|program| {
+        let (name, _) = ids.iter().find(|(_, id)| *id == program.id())?;
+        Some((name.clone(), program.verified_instruction_count()?))
+    });
+    let counts: Vec<_> = counts.collect();
+    drop(probes);
+    assert_eq!(counts.len(), 3, "the kernel does not count: {counts:?}");
+    for (program, count) in counts {
+        println!("{series} {program} {count}");
+        let recorded = VERIFIED.lines().find_map(|line| {
+            let fields: Vec<_> = line.split(' ').collect();
+            let [of, name, recorded] = fields[..] else { return None };
+            (of == series && name == program).then(|| recorded.parse::<u32>().unwrap())
+        });
+        // A kernel that nobody recorded has nothing to be compared with.
+        if let Some(recorded) = recorded {
+            let most = recorded + recorded / 10;
+            assert!(count <= most, "{program} on {series}: {count} instructions, {recorded} were recorded");
+        }
+    }
+}
+
 #[test]
 fn nothing_stays_attached() {
     let links =

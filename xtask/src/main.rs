@@ -2,6 +2,7 @@
 //! Nothing here is part of the product; what a user runs on a node is the `faultline` binary.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod demo;
 mod house;
@@ -42,6 +43,8 @@ enum Command {
     Setup(setup::Setup),
     /// Build the kernel object from its sources and put it where the agent embeds it.
     Probes,
+    /// Measure what watching costs, and how fast the decoder is (needs root).
+    Bench(bench::Bench),
     /// Rank the faults of a data set.
     Evaluate(offline::Evaluate),
     /// Score the services of an anomaly detection data set.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Check => check::run_all(),
         Command::Setup(setup) => setup.run(),
         Command::Probes => test::build_probes(),
+        Command::Bench(bench) => bench.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Anomaly(anomaly) => anomaly.run(),
         Command::Train(train) => train.run(),

@@ -92,8 +92,22 @@ impl Toolchain {
     }
 }
 
+/// The binaries of the kernel crate: the probes, and what they are measured by.
+const PROBES: &str = "faultline-probes";
+const YARDSTICKS: &str = "faultline-yardsticks";
+
 /// Builds the object in `scratch`, which is made and can be thrown away, and gives its bytes.
 pub(crate) fn build(root: &Path, toolchain: Toolchain, scratch: &Path) -> Result<Vec<u8>> {
+    let object = build_binary(root, toolchain, scratch, PROBES)?;
+    fs::read(&object).with_context(|| format!("cannot read {}", object.display()))
+}
+
+/// Builds the programs that the probes are measured by; where the object is.
+pub(crate) fn build_yardsticks(root: &Path) -> Result<PathBuf> {
+    build_binary(root, Toolchain::find()?, &house::target().join("probes"), YARDSTICKS)
+}
+
+fn build_binary(root: &Path, toolchain: Toolchain, scratch: &Path, name: &str) -> Result<PathBuf> {
     let tree = scratch.join("tree");
     plant(root, &tree)?;
     let target = scratch.join("target");
@@ -109,17 +123,17 @@ pub(crate) fn build(root: &Path, toolchain: Toolchain, scratch: &Path) -> Result
     flags.extend(registries().iter().map(|path| format!("--remap-path-prefix={}=/cargo", path.display())));
     run(toolchain
         .cargo()
-        .args(["build", "--quiet", "--release", "--package", "faultline-ebpf"])
+        .args(["build", "--quiet", "--release", "--package", "faultline-ebpf", "--bin", name])
         .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core"])
         .current_dir(&tree)
         .env("CARGO_TARGET_DIR", &target)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .envs(PROFILE))?;
-    let linked = target.join("bpfel-unknown-none/release/faultline-probes");
-    let stripped = scratch.join("faultline-probes.o");
+    let linked = target.join("bpfel-unknown-none/release").join(name);
+    let stripped = scratch.join(name).with_extension("o");
     // DWARF goes, BTF stays: the verifier and sk_storage need it.
     run(command(objcopy()?).arg("--strip-debug").arg(&linked).arg(&stripped))?;
-    fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))
+    Ok(stripped)
 }
 
 /// `cargo xtask probes`: builds the object and puts it, with its origin, where the agent embeds it.
