@@ -192,17 +192,21 @@ fn a_cancellation_after_the_deadline_is_the_deadline() {
             // gRPC C++ writes a little more than it waits.
             open(3, "2m"),
             cancel(3),
+            // So near to its deadline nobody can tell.
             open(5, "3m"),
             cancel(5),
             open(7, "2m"),
             Client(SETTINGS.to_vec()),
             Server(frame(3, 0, 7, &[0, 0, 0, 8])),
+            open(9, "3S"),
+            cancel(9),
         ],
         &expect![[r#"
             1 a.B/C Reset { code: 8, by_client: true } Some(4) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
             3 a.B/C Reset { code: 8, by_client: true } Some(4) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
-            5 a.B/C Reset { code: 8, by_client: true } Some(1) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
+            5 a.B/C Reset { code: 8, by_client: true } None Unknown, 1 ms, response after None, 0 (0 B) / 0 (0 B)
             7 a.B/C Reset { code: 8, by_client: false } Some(4) Inferred, 2 ms, response after None, 0 (0 B) / 0 (0 B)
+            9 a.B/C Reset { code: 8, by_client: true } Some(1) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
         "#]],
     );
 }

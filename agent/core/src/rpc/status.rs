@@ -102,12 +102,21 @@ pub(super) fn by_headers(ending: Ending, told: Told) -> Status {
     }
 }
 
+/// The status of a call whose response ended without trailers: a proxy's answer, if its `:status` says so.
+pub(super) fn by_body_end(http_status: Option<u32>) -> Status {
+    http_status.filter(|status| *status != 200).map_or(NOT_TOLD, |status| inferred(by_http(status)))
+}
+
 /// The status of a call that ended with RST_STREAM (gRPC over HTTP/2, "Errors"). A client whose deadline
-/// passes cancels its stream; only the time tells that from a cancellation.
-pub(super) fn by_reset(error: u32, by_client: bool, expired: bool) -> Status {
+/// passes cancels its stream; only the time tells that from a cancellation, and near the deadline not even that
+/// (`expired` is `None`).
+pub(super) fn by_reset(error: u32, by_client: bool, expired: Option<bool>) -> Status {
     match (error, by_client) {
-        (8, _) if expired => inferred(code::DEADLINE_EXCEEDED),
-        (8, _) => inferred(code::CANCELLED),
+        (8, _) => match expired {
+            Some(true) => inferred(code::DEADLINE_EXCEEDED),
+            Some(false) => inferred(code::CANCELLED),
+            None => NOT_TOLD,
+        },
         (_, true) => NOT_TOLD,
         (0..=4 | 6 | 9 | 10, _) => inferred(code::INTERNAL),
         (7, _) => inferred(code::UNAVAILABLE),

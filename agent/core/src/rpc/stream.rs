@@ -132,7 +132,7 @@ impl Stream {
 
     /// The server's END_STREAM on a DATA frame.
     pub(super) fn end_of_data(&mut self, at: Timestamp) {
-        self.end(at, Ending::EndStream, NOT_TOLD);
+        self.end(at, Ending::EndStream, status::by_body_end(self.http_status));
     }
 
     /// RST_STREAM.
@@ -143,15 +143,20 @@ impl Stream {
         self.end(at, Ending::Reset { code, by_client }, status::by_reset(code, by_client, self.expired(at)));
     }
 
-    /// Its deadline has passed. A client counts from before its headers are on the wire, some milliseconds on a
-    /// busy machine, and gRPC C++ rounds `grpc-timeout` up: so one may give up before the time that it wrote.
-    fn expired(&self, at: Timestamp) -> bool {
-        const MILLISECOND: u64 = 1_000_000;
-        self.request.as_ref().is_some_and(|request| {
-            let waited = at.since(request.started).0;
-            let most = waited.saturating_add(waited / 8).saturating_add(MILLISECOND);
-            request.deadline.is_some_and(|deadline| most >= deadline.0)
-        })
+    /// Whether its deadline has passed; `None` so near to it that nobody can tell. A client counts from before its
+    /// headers are on the wire, some milliseconds on a busy machine, and gRPC C++ rounds `grpc-timeout` up: so one
+    /// may give up before the time that it wrote.
+    fn expired(&self, at: Timestamp) -> Option<bool> {
+        /// Longer than a client on an overloaded machine takes from its clock to the wire.
+        const NEAR: Nanos = Nanos::from_millis(250);
+        let Some(request) = &self.request else { return Some(false) };
+        let Some(deadline) = request.deadline else { return Some(false) };
+        let waited = at.since(request.started).0;
+        let left = deadline.0.saturating_sub(waited);
+        if left <= waited / 8 + Nanos::from_millis(1).0 {
+            return Some(true);
+        }
+        (left > NEAR.0).then_some(false)
     }
 
     /// It ends for a reason outside of it, unless it has ended.
