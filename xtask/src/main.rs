@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod demo;
+mod fuzz;
 mod house;
 mod kernels;
 mod offline;
@@ -45,6 +46,8 @@ enum Command {
     Probes,
     /// Measure what watching costs, and how fast the decoder is (needs root).
     Bench(bench::Bench),
+    /// Look for inputs that break a decoder, a parser or the agent's port.
+    Fuzz(fuzz::Fuzz),
     /// Rank the faults of a data set.
     Evaluate(offline::Evaluate),
     /// Score the services of an anomaly detection data set.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Setup(setup) => setup.run(),
         Command::Probes => test::build_probes(),
         Command::Bench(bench) => bench.run(),
+        Command::Fuzz(fuzz) => fuzz.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Anomaly(anomaly) => anomaly.run(),
         Command::Train(train) => train.run(),

@@ -23,7 +23,7 @@ use measure::Worth;
 use pages::{Pages, pages};
 use series::Series;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Weight of the newest score in the smoothed one: about 20 steps of memory.
@@ -53,6 +53,14 @@ pub struct Anomaly {
 
 /// How a detector scores services by others.
 type Detector = fn(&[&Subject], &[&Subject], u64) -> Vec<Scores>;
+
+/// Reads a folder whole and scores nothing; says how many services it has.
+///
+/// # Errors
+/// As [`Anomaly::run`].
+pub fn check(dir: &Path) -> Result<usize> {
+    Ok(series::read_folder(dir)?.len())
+}
 
 impl Anomaly {
     /// Reads the folder, trains, and writes the scores.

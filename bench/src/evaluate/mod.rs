@@ -45,6 +45,21 @@ struct Ranking<'a> {
     ranking: Vec<&'a str>,
 }
 
+/// Reads a data set whole and ranks nothing; says how many faults it has.
+///
+/// # Errors
+/// As [`Evaluate::run`].
+pub fn check(dir: &Path) -> Result<usize> {
+    let mut dataset = Dataset::open(dir)?;
+    for fault in dataset.faults.clone() {
+        for suffix in ["", FINE.0] {
+            dataset.windows(&fault.episode, suffix)?;
+            dataset.windows(&fault.ref_episode, suffix)?;
+        }
+    }
+    Ok(dataset.faults.len())
+}
+
 impl Evaluate {
     /// Reads the data set and writes its rankings.
     ///

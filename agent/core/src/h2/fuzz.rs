@@ -20,6 +20,9 @@ enum Said {
     Data { stream: u32, length: u64, end_stream: bool },
     Headers { stream: u32, block: Option<Vec<u8>>, end_stream: bool, promise: bool },
     Reset { stream: u32, code: u32 },
+    GoAway { code: u32 },
+    Setting { id: u16, value: u32 },
+    Granted { stream: u32, increment: u32 },
     Malformed,
 }
 
@@ -61,18 +64,17 @@ fn walk(walker: &mut Walker, mut input: Input<'_>, said: &mut Vec<Said>) -> bool
         let part = match part {
             Part::Preface => Said::Preface,
             Part::ServerStart => continue,
-            Part::Data { stream, input, end_stream } => {
+            Part::Data { stream, input, end_stream, counted } => {
                 let length = u64::from(input.length());
+                // A frame's whole length is told with its first part.
+                assert!(length <= u64::from(counted) || counted == 0);
                 match said.last_mut() {
-                    Some(Said::Data { stream: before, length: so_far, end_stream: false })
+                    Some(Said::Data { stream: before, length: so_far, end_stream: ended @ false })
                         if *before == stream =>
                     {
                         *so_far += length;
-                        if end_stream {
-                            Said::Data { stream, length: 0, end_stream }
-                        } else {
-                            continue;
-                        }
+                        *ended = end_stream;
+                        continue;
                     }
                     _ => Said::Data { stream, length, end_stream },
                 }
@@ -81,6 +83,9 @@ fn walk(walker: &mut Walker, mut input: Input<'_>, said: &mut Vec<Said>) -> bool
                 Said::Headers { stream, block: block.map(<[u8]>::to_vec), end_stream, promise }
             }
             Part::Reset { stream, code } => Said::Reset { stream, code },
+            Part::GoAway { code } => Said::GoAway { code },
+            Part::Setting { id, value } => Said::Setting { id, value },
+            Part::Granted { stream, increment } => Said::Granted { stream, increment },
             Part::Malformed => Said::Malformed,
         };
         let lost = part == Said::Malformed;

@@ -8,7 +8,7 @@
 mod attach;
 pub mod clock;
 mod drain;
-mod record;
+pub mod record;
 mod support;
 
 pub use attach::{AttachError, Options, Probes};
