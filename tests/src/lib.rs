@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod exactness;
+pub mod raw;
 pub mod stacks;
 pub mod tap;
 pub mod traffic;

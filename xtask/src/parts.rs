@@ -92,6 +92,13 @@ pub(crate) const GRPC_CPP: Part = Part {
     source: Source::Debian(&["g++", "libgrpc++-dev"]),
 };
 
+pub(crate) const NGINX: Part = Part {
+    name: "nginx",
+    purpose: "a proxy between the gRPC stacks",
+    found: || Path::new("/usr/sbin/nginx").is_file(),
+    source: Source::Debian(&["nginx-light"]),
+};
+
 pub(crate) const EMULATOR: Part = Part {
     name: "qemu",
     purpose: "the kernel matrix",

@@ -17,7 +17,7 @@ pub(crate) enum Purpose {
     Demo,
     /// The tests: the demo's parts, Prometheus, Helm and the kernel crate's tool chain.
     Test,
-    /// The tests on every gRPC stack: their tool chains.
+    /// The tests on every gRPC stack: their tool chains, and a proxy.
     Stacks,
     /// Building agent-ebpf alone.
     Probes,
@@ -65,7 +65,9 @@ fn needed(purpose: Purpose) -> Vec<Part> {
         Purpose::Demo => vec![parts::PYTHON, parts::NODE, parts::REDIS, parts::ONNX_RUNTIME_LIBRARY],
         Purpose::Probes => vec![parts::KERNEL_COMPILER, parts::LINKER],
         Purpose::Check => vec![parts::DENY],
-        Purpose::Stacks => vec![parts::GO, parts::JAVA, parts::GRPC_CPP, parts::PYTHON, parts::NODE],
+        Purpose::Stacks => {
+            vec![parts::GO, parts::JAVA, parts::GRPC_CPP, parts::PYTHON, parts::NODE, parts::NGINX]
+        }
         Purpose::Test => needed(Purpose::Demo)
             .into_iter()
             .chain([parts::PROMETHEUS, parts::GO, parts::HELM_BINARY, parts::EMULATOR, parts::NFTABLES])

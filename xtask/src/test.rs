@@ -28,10 +28,10 @@ enum Stage {
     E2e,
     /// The agent's check and the capture tests on Debian's 6.1 and 6.12 kernels, in QEMU.
     Kernels,
-    /// The demo, on faults of different kinds: needs root.
-    Demo,
     /// Six gRPC stacks, each as client and server of each, under the agent: needs root. Only by its name.
     Stacks,
+    /// The demo, on faults of different kinds: needs root.
+    Demo,
 }
 
 /// The stages of a run without names.
@@ -75,7 +75,7 @@ impl Stage {
                 need_root("e2e")?;
                 step("e2e", "real kernel, traffic, Prometheus and Helm", || {
                     build_host_crates()?;
-                    let tests = ["capture", "chart", "harmless", "lifecycle", "metrics"];
+                    let tests = ["capture", "chart", "harmless", "lifecycle", "metrics", "wire"];
                     let selected: Vec<&str> = tests.iter().flat_map(|test| ["--test", test]).collect();
                     run(test_host_crates(&selected).args(["--", "--test-threads=1"]))
                 })

@@ -1,113 +1,282 @@
 //! Holds the agent's calls of one end of a pair against what may be said of them.
 
 use super::truth::{Expectation, Expected};
-use faultline_core::call::{Call, Messages, Method, StatusSource, View};
+use faultline_core::call::{Call, Ending, Messages, Method, StatusSource, View};
+
+/// How long after the wire's end, in milliseconds, an application may still be busy with a call that both ends
+/// finish: none. Clocks are the same, so this covers rounding alone.
+const ROUNDING_MS: f64 = 2.0;
+
+/// A client that gives up tells its application at once, and resets the stream when it comes to it.
+const GIVING_UP_MS: f64 = 1_000.0;
+
+/// How much of a deadline may have passed before the headers were written, in milliseconds.
+const BEFORE_HEADERS_MS: u64 = 5_000;
 
 /// What came out for one view of a pair.
 #[derive(Debug, Default)]
-pub struct Verdict {
-    /// Calls that were made.
-    pub calls: usize,
-    /// Seen, and everything that was said is right and claimed to be exact.
-    pub exact: usize,
-    /// Seen, nothing false was said, but something was left open (a lower bound, an unknown status).
-    pub inexact: Vec<String>,
-    /// Something false was said, or a call that nobody made.
-    pub wrong: Vec<String>,
-    /// Calls that were not seen.
-    pub unseen: Vec<String>,
+pub struct Verdict<'a> {
+    /// One of each call that was made, in their order.
+    pub judged: Vec<Judged<'a>>,
+    /// Calls that nobody made.
+    pub strangers: Vec<String>,
+    /// Streams that ended with their connection before anyone answered: the client's stack makes such a call
+    /// again without a word.
+    pub refused: usize,
 }
+
+/// One call that was made.
+#[derive(Debug)]
+pub struct Judged<'a> {
+    /// What may be said of it.
+    pub expectation: &'a Expectation,
+    /// What the agent said, if it saw it.
+    pub call: Option<&'a Call>,
+    /// Whether that is right.
+    pub outcome: Outcome,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Everything that was said is right and claimed to be exact.
+    Exact,
+    /// Nothing false was said, but this was left open.
+    Inexact(String),
+    /// Not seen.
+    Unseen,
+    /// This is false.
+    Wrong(String),
+}
+
+/// What is said of one property of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Said {
+    Right,
+    Open,
+    False,
+}
+
+/// What one end's calls are held against.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// Whose view they must be.
+    pub view: View,
+    /// Whom the client called.
+    pub authority: &'a str,
+    /// The calls were made one after the other, so that of two that look the same the first comes first.
+    pub ordered: bool,
+}
+
+/// What a call and an expectation must agree in, and how far.
+type Round<'a> = (&'a dyn Fn(&Expectation, &Call) -> Said, Said);
 
 /// Matches calls with expectations one to one, the surest first.
 #[must_use]
-pub fn compare(expected: &[Expectation], calls: &[&Call], authority: &str, view: View) -> Verdict {
-    let mut verdict = Verdict { calls: expected.len(), ..Verdict::default() };
+pub fn compare<'a>(expected: &'a [Expectation], calls: &[&'a Call], end: End<'_>) -> Verdict<'a> {
     let mut calls: Vec<&Call> = calls.to_vec();
     calls.sort_by_key(|call| (call.started, call.stream));
-    let mut left: Vec<Option<&Expectation>> = expected.iter().map(Some).collect();
-    // Expectations without leeway are matched before those that would take what is another's.
-    let leeway = |expectation: &Expectation| {
-        let sure = |side: Expected| matches!(side, Expected::Exact(..));
-        usize::from(!sure(expectation.requests)) + usize::from(!sure(expectation.responses))
-    };
-    for round in 0..=2 {
-        calls.retain(|call| {
-            let fits =
-                |expectation: &Expectation| leeway(expectation) == round && is_right(expectation, call);
-            let Some(place) = left.iter_mut().find(|place| place.is_some_and(fits)) else { return true };
-            *place = None;
-            match call.authority.as_deref() {
-                _ if call.view != view => {
-                    verdict.wrong.push(format!("as {:?}: {}", call.view, describe(call)))
-                }
-                Some(seen) if seen == authority => verdict.exact += 1,
-                Some(seen) => verdict.wrong.push(format!("to {seen}: {}", describe(call))),
-                None => verdict.inexact.push(format!("without authority: {}", describe(call))),
-            }
-            false
-        });
-    }
-    for call in calls {
-        match left.iter_mut().find(|place| place.is_some_and(|one| is_admissible(one, call))) {
-            Some(place) => {
-                let expectation = place.take();
-                verdict.inexact.push(format!("{} of {expectation:?}", describe(call)));
-            }
-            None => {
-                // Told beside the call that it most likely is.
-                let place = left.iter_mut().find(|place| place.is_some_and(|one| has_method(one, call)));
-                let likely = place.and_then(Option::take);
-                verdict.wrong.push(format!("{} instead of {likely:?}", describe(call)));
-            }
+    let mut matched: Vec<Option<&Call>> = vec![None; expected.len()];
+    // The surest first: what is said in full before what is said in part, and expectations without leeway before
+    // those that would take what is another's. What is left goes to the call that it most likely is.
+    let worst = |expectation: &Expectation, call: &Call| worst(&properties(expectation, call, end));
+    let identity = |expectation: &Expectation, call: &Call| self::worst(&identity(expectation, call));
+    let method = |expectation: &Expectation, call: &Call| method(expectation, call);
+    let rounds: &[Round<'_>] = &[
+        (&worst, Said::Right),
+        (&worst, Said::Open),
+        (&identity, Said::Right),
+        (&identity, Said::Open),
+        (&method, Said::Open),
+    ];
+    let rounds = if end.ordered { &rounds[3..] } else { rounds };
+    for (says, most) in rounds {
+        for leeway in 0..=2 {
+            calls.retain(|call| {
+                let fits = |(expectation, taken): &(&Expectation, &mut Option<&Call>)| {
+                    taken.is_none() && self::leeway(expectation) == leeway && says(expectation, call) <= *most
+                };
+                let Some((_, place)) = expected.iter().zip(&mut matched).find(fits) else { return true };
+                *place = Some(call);
+                false
+            });
         }
     }
-    verdict.unseen = left.into_iter().flatten().map(|expectation| format!("{expectation:?}")).collect();
-    verdict
+    let judged = expected.iter().zip(matched).map(|(expectation, call)| Judged {
+        expectation,
+        call,
+        outcome: call.map_or(Outcome::Unseen, |call| judge(expectation, call, end)),
+    });
+    let (refused, strangers): (Vec<&Call>, Vec<&Call>) = calls.into_iter().partition(|call| is_refused(call));
+    Verdict {
+        judged: judged.collect(),
+        strangers: strangers.into_iter().map(describe).collect(),
+        refused: refused.len(),
+    }
 }
 
-/// Everything is told, and right.
-fn is_right(expectation: &Expectation, call: &Call) -> bool {
-    let side = |expected: Expected, messages: Messages| {
-        messages.exact && expected.admits(messages.count, messages.bytes)
+fn is_refused(call: &Call) -> bool {
+    let cut = matches!(call.ending, Ending::Reset { .. } | Ending::ConnectionClosed);
+    cut && call.first_response.is_none() && call.status.source != StatusSource::Wire
+}
+
+fn leeway(expectation: &Expectation) -> usize {
+    let sure = |side: Expected| matches!(side, Expected::Exact(..));
+    usize::from(!sure(expectation.requests)) + usize::from(!sure(expectation.responses))
+}
+
+/// The properties by which a call is told from others.
+fn identity(expectation: &Expectation, call: &Call) -> [(&'static str, Said); 5] {
+    [
+        ("method", method(expectation, call)),
+        ("status", status(expectation, call)),
+        ("requests", messages(expectation.requests, call.request)),
+        ("responses", messages(expectation.responses, call.response)),
+        ("attempt", attempt(expectation, call)),
+    ]
+}
+
+/// Every property.
+fn properties(expectation: &Expectation, call: &Call, end: End<'_>) -> Vec<(&'static str, Said)> {
+    let authority = call.authority.as_deref().map(|authority| authority == end.authority);
+    let rest = [
+        ("deadline", deadline(expectation, call)),
+        ("encoding", encoding(expectation, call)),
+        ("authority", authority.map_or(Said::Open, right_if)),
+        ("view", right_if(call.view == end.view)),
+        ("ending", ending(expectation, call)),
+        ("duration", duration(expectation, call)),
+    ];
+    identity(expectation, call).into_iter().chain(rest).collect()
+}
+
+fn worst(properties: &[(&str, Said)]) -> Said {
+    properties.iter().map(|(_, said)| *said).max().unwrap_or(Said::Right)
+}
+
+fn judge(expectation: &Expectation, call: &Call, end: End<'_>) -> Outcome {
+    let properties = properties(expectation, call, end);
+    let said = worst(&properties);
+    let named = || {
+        let names: Vec<&str> =
+            properties.iter().filter(|(_, what)| *what == said).map(|(name, _)| *name).collect();
+        format!("{}: {} of {expectation:?}", names.join(", "), describe(call))
     };
-    matches!(call.method, Method::Named(_))
-        && has_method(expectation, call)
-        && call.status.code.is_some_and(|code| expectation.admits_status(code, call.status.source))
-        && side(expectation.requests, call.request)
-        && side(expectation.responses, call.response)
+    match said {
+        Said::Right => Outcome::Exact,
+        Said::Open => Outcome::Inexact(named()),
+        Said::False => Outcome::Wrong(named()),
+    }
 }
 
-/// What is told is not false; something is left open.
-fn is_admissible(expectation: &Expectation, call: &Call) -> bool {
-    let side = |expected: Expected, messages: Messages| match expected {
-        _ if messages.exact => expected.admits(messages.count, messages.bytes),
-        Expected::Exact(count, bytes) | Expected::Count(count, bytes) | Expected::AtMost(count, bytes) => {
-            messages.count <= count && messages.bytes <= bytes
-        }
-    };
-    has_method(expectation, call)
-        && call.status.code.is_none_or(|code| expectation.admits_status(code, call.status.source))
-        && (call.status.code.is_some() || call.status.source == StatusSource::Unknown)
-        && side(expectation.requests, call.request)
-        && side(expectation.responses, call.response)
+fn right_if(right: bool) -> Said {
+    if right { Said::Right } else { Said::False }
 }
 
-fn has_method(expectation: &Expectation, call: &Call) -> bool {
+fn method(expectation: &Expectation, call: &Call) -> Said {
     match &call.method {
-        Method::Named(name) => name.strip_prefix("matrix.Peer/") == Some(expectation.method),
-        Method::Unresolved(_) => true,
+        Method::Named(name) => right_if(name.strip_prefix("matrix.Peer/") == Some(expectation.method)),
+        Method::Unresolved(_) => Said::Open,
     }
 }
 
-fn describe(call: &Call) -> String {
+fn status(expectation: &Expectation, call: &Call) -> Said {
+    match (call.status.code, call.status.source) {
+        (None, StatusSource::Unknown) => Said::Open,
+        (None, _) => Said::False,
+        // What gRPC makes of a proxy's 502 to 504; the client's deadline may have passed beside it.
+        (Some(14), _) if call.ending == Ending::EndStream => right_if(!expectation.certain),
+        (Some(code), source) => right_if(expectation.admits_status(code, source)),
+    }
+}
+
+fn messages(expected: Expected, seen: Messages) -> Said {
+    if seen.exact {
+        return right_if(expected.admits(seen.count, seen.bytes));
+    }
+    match expected {
+        // Nobody knows more than a bound of these: one that is claimed to be no more is right.
+        Expected::AtMost(..) => right_if(expected.admits(seen.count, seen.bytes)),
+        Expected::Exact(count, bytes) | Expected::Count(count, bytes) => {
+            if seen.count <= count && seen.bytes <= bytes { Said::Open } else { Said::False }
+        }
+    }
+}
+
+fn attempt(expectation: &Expectation, call: &Call) -> Said {
+    match call.previous_attempts {
+        Some(attempts) => right_if(attempts == expectation.attempt),
+        None if expectation.attempt == 0 => Said::Right,
+        None => Said::Open,
+    }
+}
+
+/// The client writes what is left of its deadline when it writes its headers, gRPC C++ rounded up.
+fn deadline(expectation: &Expectation, call: &Call) -> Said {
+    match (expectation.deadline, call.deadline) {
+        (None, None) => Said::Right,
+        (None, Some(_)) => Said::False,
+        (Some(_), None) => Said::Open,
+        (Some(asked), Some(seen)) => {
+            let ms = seen.as_millis_f64();
+            right_if(ms > 0.0 && ms <= asked as f64 * 1.01 + 1.0)
+                .max(right_if(ms >= asked.saturating_sub(BEFORE_HEADERS_MS) as f64))
+        }
+    }
+}
+
+fn encoding(expectation: &Expectation, call: &Call) -> Said {
+    match (expectation.gzip, call.encoding.as_deref()) {
+        (true, Some(encoding)) => right_if(encoding == "gzip"),
+        // grpcio does not compress what it is asked to in a future of a client's stream.
+        (true, None) if call.request.bytes == expectation.uncompressed => Said::Right,
+        (true, None) => Said::Open,
+        (false, encoding) => right_if(matches!(encoding, None | Some("identity"))),
+    }
+}
+
+fn ending(expectation: &Expectation, call: &Call) -> Said {
+    match call.ending {
+        Ending::Trailers => Said::Right,
+        Ending::TrailersOnly => {
+            right_if(matches!(expectation.responses, Expected::Exact(0, 0) | Expected::AtMost(..)))
+        }
+        // A client that gives up says CANCEL; a server that notices may say anything.
+        Ending::Reset { code, by_client } => right_if(!expectation.certain && (code == 8 || !by_client)),
+        Ending::ConnectionClosed => right_if(!expectation.certain),
+        // A proxy answers without gRPC when there is no one behind it.
+        Ending::EndStream => right_if(!expectation.certain),
+        // Its end was lost, and that is all that is said.
+        Ending::Abandoned => Said::Open,
+    }
+}
+
+/// On the wire a call begins after its client does and ends before it, at either end.
+fn duration(expectation: &Expectation, call: &Call) -> Said {
+    let slack = if expectation.certain { ROUNDING_MS } else { GIVING_UP_MS };
+    let ms = call.duration.as_millis_f64();
+    // Clocks of some stacks let a pause end up to a millisecond early.
+    let least = expectation.least_ms * 0.98 - ROUNDING_MS;
+    if call.ending == Ending::Abandoned {
+        return Said::Open; // Given up is not ended: nothing is said.
+    }
+    right_if(ms <= expectation.client_ms + slack && ms >= least)
+}
+
+/// What the agent says of a call, for a finding.
+#[must_use]
+pub fn describe(call: &Call) -> String {
     format!(
-        "{} status {:?} {:?} {:?} request {:?} response {:?} {:.1} ms stream {}",
+        "{} status {:?} {:?} {:?} request {:?} response {:?} deadline {:?} attempts {:?} {:?} {:.1} ms stream {}",
         call.method.label(),
         call.status.code,
         call.status.source,
         call.ending,
         (call.request.count, call.request.bytes, call.request.exact),
         (call.response.count, call.response.bytes, call.response.exact),
+        call.deadline.map(|deadline| deadline.as_millis_f64()),
+        call.previous_attempts,
+        call.encoding,
         call.duration.as_millis_f64(),
         call.stream.0,
     )

@@ -1,8 +1,10 @@
-//! Six gRPC stacks as peers of each other: `scenario` says what they do, `peers` runs them, each end in a
-//! cgroup of its own, `truth` reads what the two ends say, and `compare` holds the agent's calls against it.
-//! The peers themselves are in `tests/stacks`; `cargo xtask test stacks` builds them.
+//! Six gRPC stacks as peers of each other: what they are asked to do, the processes, what they say of it, and
+//! what the agent may say of it.
 
 pub mod compare;
 pub mod peers;
+pub mod proxy;
 pub mod scenario;
+pub mod seen;
+pub mod tally;
 pub mod truth;

@@ -3,6 +3,7 @@
 use crate::agent::free_port;
 use faultline_core::units::CgroupId;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,125 +16,244 @@ pub const STACKS: [&str; 6] = ["go", "java", "cpp", "python", "node", "rust"];
 /// Longest that a client may take for the scenario on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Whether a stack's client retries as its service configuration says. tonic knows no such thing.
+#[must_use]
+pub fn retries(stack: &str) -> bool {
+    stack != "rust"
+}
+
+/// How a client reaches its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Both ends speak IPv4.
+    V4,
+    /// Both ends speak IPv6.
+    V6,
+    /// The server listens on IPv6 alone and sees the client's IPv4 address mapped into it.
+    Mapped,
+}
+
+impl Network {
+    /// Every network.
+    pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
+
+    /// Where a server listens.
+    #[must_use]
+    pub fn listen(self) -> &'static str {
+        match self {
+            Self::V4 => "127.0.0.1",
+            Self::V6 => "::1",
+            Self::Mapped => "::",
+        }
+    }
+
+    /// Where a client connects to.
+    #[must_use]
+    pub fn target(self, port: u16) -> String {
+        match self {
+            Self::V4 | Self::Mapped => format!("127.0.0.1:{port}"),
+            Self::V6 => format!("[::1]:{port}"),
+        }
+    }
+}
+
 /// The peers that were built.
 pub struct Peers {
     place: PathBuf,
 }
 
-/// What a pair left behind.
-pub struct Run {
-    /// The client's cgroup.
-    pub client: CgroupId,
-    /// The server's cgroup.
-    pub server: CgroupId,
-    /// The authority that the client used.
-    pub authority: String,
-    /// What the client says.
-    pub client_truth: String,
-    /// What the server says.
-    pub server_truth: String,
-}
-
 impl Peers {
     /// The peers in `$FAULTLINE_PEERS`, else in the cache that `cargo xtask test stacks` fills.
+    ///
+    /// # Panics
+    /// When one of them was not built.
     #[must_use]
     pub fn find() -> Self {
         let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = || folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
         let place = folder("FAULTLINE_PEERS").or_else(|| cache().map(|cache| cache.join("faultline/stacks")));
-        Self { place: place.unwrap_or_default() }
-    }
-
-    /// Whether a stack's peer was built.
-    #[must_use]
-    pub fn has(&self, stack: &str) -> bool {
-        self.program(stack).is_file()
+        let peers = Self { place: place.unwrap_or_default() };
+        for stack in STACKS {
+            let program = peers.program(stack);
+            assert!(program.is_file(), "{} is missing: cargo xtask test stacks builds it", program.display());
+        }
+        peers
     }
 
     fn program(&self, stack: &str) -> PathBuf {
         self.place.join(stack).join("run")
     }
 
-    /// Runs the scenario with one stack as the client of another.
+    /// Starts a server and waits until it listens. `age`: it lets go of connections after so long.
     ///
     /// # Errors
-    /// What did not work, with the end of what the peers wrote.
-    pub fn run(&self, client: &str, server: &str, scenario: &Path, folder: &Path) -> Result<Run, String> {
-        let file = |name: &str| folder.join(name);
+    /// What it wrote instead.
+    pub fn serve(
+        &self,
+        stack: &str,
+        network: Network,
+        age: Option<Duration>,
+        folder: &Path,
+    ) -> Result<Server, String> {
         let port = free_port();
-        let authority = format!("peer-{server}:{port}");
-        let serving = Peer::start(
-            &format!("peer-{server}-server"),
-            Command::new(self.program(server))
-                .args(["server", "--port", &port.to_string(), "--truth"])
-                .arg(file("server.jsonl")),
-            &file("server.log"),
-        );
-        let said = |name: &str| fs::read_to_string(file(name)).unwrap_or_default();
-        let started = Instant::now();
-        while !said("server.log").contains("ready") {
-            if started.elapsed() > Duration::from_secs(30) {
-                return Err(format!("the {server} server is not ready: {}", said("server.log")));
-            }
-            sleep(Duration::from_millis(10));
+        let mut command = Command::new(self.program(stack));
+        command.args(["server", "--port", &port.to_string(), "--listen", network.listen()]);
+        command.args(["--age", &age.unwrap_or_default().as_millis().to_string()]);
+        let peer = Peer::start(&format!("{stack}-server"), &mut command, folder);
+        if !peer.says("ready", Duration::from_secs(30)) {
+            return Err(format!("the {stack} server is not ready: {}", peer.log()));
         }
-        let mut calling = Peer::start(
-            &format!("peer-{client}-client"),
-            Command::new(self.program(client))
-                .args(["client", "--target", &format!("127.0.0.1:{port}"), "--authority", &authority])
-                .arg("--scenario")
-                .arg(scenario)
-                .arg("--truth")
-                .arg(file("client.jsonl")),
-            &file("client.log"),
-        );
-        let status = calling.wait();
-        // The server hears of the last cancellation.
+        Ok(Server { peer, port, authority: format!("peer-{stack}:{port}") })
+    }
+
+    /// Starts a client of `target` with a scenario.
+    #[must_use]
+    pub fn call(&self, stack: &str, target: &str, authority: &str, scenario: &Path, folder: &Path) -> Client {
+        let mut command = Command::new(self.program(stack));
+        command.args(["client", "--target", target, "--authority", authority, "--scenario"]).arg(scenario);
+        Client { peer: Peer::start(&format!("{stack}-client"), &mut command, folder) }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    peer: Peer,
+    /// Where it listens.
+    pub port: u16,
+    /// What its clients call it.
+    pub authority: String,
+}
+
+impl Server {
+    /// Its cgroup.
+    #[must_use]
+    pub fn cgroup(&self) -> CgroupId {
+        self.peer.id
+    }
+
+    /// What it says of the calls so far, once nothing more comes: it hears of the last cancellation late.
+    #[must_use]
+    pub fn truth(&self) -> String {
         sleep(Duration::from_millis(100));
-        let run = Run {
-            client: calling.id,
-            server: serving.id,
-            authority,
-            client_truth: said("client.jsonl"),
-            server_truth: said("server.jsonl"),
-        };
-        match status {
-            Some(0) => Ok(run),
-            status => Err(format!(
-                "the {client} client ended with {status:?}: {}{}",
-                said("client.log"),
-                said("server.log")
-            )),
+        self.peer.truth()
+    }
+}
+
+/// A running client.
+pub struct Client {
+    peer: Peer,
+}
+
+impl Client {
+    /// Its cgroup.
+    #[must_use]
+    pub fn cgroup(&self) -> CgroupId {
+        self.peer.id
+    }
+
+    /// Waits until it has come to the call before which it waits.
+    ///
+    /// # Errors
+    /// What it wrote instead.
+    pub fn until_it_waits(&self) -> Result<(), String> {
+        if self.peer.says("waiting", PATIENCE) {
+            return Ok(());
+        }
+        Err(format!("the client does not wait: {}", self.peer.log()))
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn go_on(&mut self) {
+        self.peer.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
+    /// Waits for its end; what it says of its calls.
+    ///
+    /// # Errors
+    /// How it ended instead, with the end of what it wrote.
+    pub fn finish(&mut self) -> Result<String, String> {
+        match self.peer.wait() {
+            Some(0) => Ok(self.peer.truth()),
+            status => Err(format!("the client ended with {status:?}: {}", self.peer.log())),
         }
     }
 }
 
-/// One peer, ended when this value goes away.
-struct Peer {
+/// A process in a cgroup of its own, ended when this value goes away.
+pub struct Peer {
     child: Child,
     cgroup: PathBuf,
     id: CgroupId,
+    folder: PathBuf,
+    name: String,
 }
 
 impl Peer {
-    fn start(name: &str, command: &mut Command, log: &Path) -> Self {
-        let cgroup = root().join(name);
+    /// Starts a program that writes `NAME.log` and, with a flag `--truth`, `NAME.jsonl`.
+    fn start(name: &str, command: &mut Command, folder: &Path) -> Self {
+        let truth = folder.join(format!("{name}.jsonl"));
+        Self::run(name, command.arg("--truth").arg(truth), folder)
+    }
+
+    /// Starts any program, with what it writes in `NAME.log`.
+    ///
+    /// # Panics
+    /// When there can be no cgroup or no process.
+    #[must_use]
+    pub fn run(name: &str, command: &mut Command, folder: &Path) -> Self {
+        let run = folder.file_name().unwrap_or_default().to_string_lossy();
+        let cgroup = root().join(format!("faultline-{run}-{name}"));
         let _leftover = fs::remove_dir(&cgroup);
         fs::create_dir(&cgroup).unwrap();
         let id = CgroupId(fs::metadata(&cgroup).unwrap().ino());
-        let output = File::create(log).unwrap();
+        let output = File::create(folder.join(format!("{name}.log"))).unwrap();
         // The shell enters the cgroup and becomes the peer, so that no socket of it is made elsewhere.
         let child = Command::new("sh")
             .args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""])
             .arg(&cgroup)
             .arg(command.get_program())
             .args(command.get_args())
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
             .unwrap();
-        Self { child, cgroup, id }
+        Self { child, cgroup, id, folder: folder.to_owned(), name: name.to_owned() }
+    }
+
+    /// Its cgroup.
+    #[must_use]
+    pub fn cgroup(&self) -> CgroupId {
+        self.id
+    }
+
+    /// What it wrote.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.file("log")
+    }
+
+    fn truth(&self) -> String {
+        self.file("jsonl")
+    }
+
+    fn file(&self, kind: &str) -> String {
+        fs::read_to_string(self.folder.join(format!("{}.{kind}", self.name))).unwrap_or_default()
+    }
+
+    /// Waits until it writes a word; `false` if it does not.
+    fn says(&self, word: &str, patience: Duration) -> bool {
+        let started = Instant::now();
+        while !self.log().contains(word) {
+            if started.elapsed() > patience {
+                return false;
+            }
+            sleep(Duration::from_millis(10));
+        }
+        true
     }
 
     /// Waits for its end; the exit code, or `None` if it took too long or was killed.

@@ -9,6 +9,8 @@ pub enum Certainty {
     Exact,
     /// Exact, but how many bytes gzip made of it only some stacks tell.
     Compressed,
+    /// Exact, but the server was not told which call it is: its truth cannot be asked.
+    Anonymous,
     /// The server ends before it has read everything: the requests are an upper bound.
     Early,
     /// The client cancels on its way: messages are upper bounds.
@@ -22,7 +24,7 @@ pub enum Certainty {
 pub struct Planned {
     /// Its number.
     pub id: u32,
-    /// `Unary`, `ClientStream`, `ServerStream`, `Bidi` or `Missing`.
+    /// `Unary`, `ClientStream`, `ServerStream`, `Bidi`, `Retried` or `Missing`.
     pub method: &'static str,
     /// What can be expected.
     pub certainty: Certainty,
@@ -34,14 +36,37 @@ pub struct Planned {
     pub line: String,
 }
 
-/// Calls that wait in the server at the same time.
-const WAITING: usize = 300;
+impl Planned {
+    /// A field of the line; 0 where it is not there.
+    #[must_use]
+    pub fn number(&self, key: &str) -> u64 {
+        let field = self.line.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='));
+        field.and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+}
 
-/// Calls that are made at the same time and answered at once.
-const AT_ONCE: usize = 400;
+/// How many calls are made at the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct Crowd {
+    /// Calls that wait in the server.
+    pub waiting: usize,
+    /// Calls that are answered at once.
+    pub at_once: usize,
+    /// Calls with messages of many frames: their frames mix.
+    pub mixed: usize,
+}
 
-/// Calls with messages of many frames at the same time: their frames mix.
-const MIXED: usize = 40;
+/// As many streams on a connection as real clients have.
+pub const STREAMS: Crowd = Crowd { waiting: 1_000, at_once: 400, mixed: 40 };
+
+/// As many connections as a listener takes in one go: nginx opens one for each call.
+pub const CONNECTIONS: Crowd = Crowd { waiting: 50, at_once: 50, mixed: 20 };
+
+/// Rounds of calls while connections age.
+const AGEING_ROUNDS: usize = 60;
+
+/// Rounds of calls before and after the agent joins a running connection.
+const LATE_ROUNDS: [usize; 2] = [20, 80];
 
 struct Scenario {
     calls: Vec<Planned>,
@@ -81,10 +106,17 @@ fn total(sizes: &str) -> (u32, u64) {
 /// # Panics
 /// When a size is not a number.
 #[must_use]
-pub fn scenario() -> Vec<Planned> {
-    use Certainty::{Cancelled, Compressed, Early, Exact, Expired};
+pub fn scenario(crowd: Crowd) -> Vec<Planned> {
     let mut all = Scenario { calls: Vec::new(), group: 0 };
-    // Kinds and sizes.
+    kinds_and_sizes(&mut all);
+    endings(&mut all);
+    headers(&mut all);
+    crowds(&mut all, crowd);
+    all.calls
+}
+
+fn kinds_and_sizes(all: &mut Scenario) {
+    use Certainty::{Compressed, Exact};
     for (req, res) in [("100", "200"), ("0", "0"), ("1", "1"), ("0", "5"), ("100000", "100001")] {
         all.call(Exact, "Unary", req, res, "");
     }
@@ -100,6 +132,14 @@ pub fn scenario() -> Vec<Planned> {
     all.call(Exact, "Bidi", "-", "3x13", "");
     all.call(Exact, "Bidi", "100x10000", "100x10001", "");
     all.call(Exact, "Bidi", "5x14", "5x15", "cgap=20");
+    all.call(Compressed, "Unary", "10000", "10001", "gzip=1");
+    all.call(Compressed, "ClientStream", "5x3000,2x10", "10002", "gzip=1");
+    all.call(Compressed, "ServerStream", "10003", "5x3001,2x10", "gzip=1");
+    all.call(Compressed, "Bidi", "5x3002", "5x3003", "gzip=1");
+}
+
+fn endings(all: &mut Scenario) {
+    use Certainty::{Cancelled, Early, Exact, Expired};
     // Statuses: with headers alone, and after messages.
     for status in 0..=16 {
         let size = (30 + status).to_string();
@@ -112,33 +152,42 @@ pub fn scenario() -> Vec<Planned> {
     all.call(Early, "Bidi", "63", "-", "status=7 early=1");
     all.call(Early, "ClientStream", "20x64", "-", "status=8 early=1");
     all.call(Early, "Missing", "65", "-", "");
-    // Deadlines and cancellations.
+    for (size, retries) in [("66", 1), ("67", 2), ("68", 3)] {
+        all.call(Exact, "Retried", size, "69", &format!("retry={retries}"));
+    }
+    // Long enough for keep-alive pings.
+    all.call(Exact, "Unary", "99", "101", "delay=1100");
     all.call(Exact, "Unary", "70", "71", "deadline=20000 delay=20");
+    // Deadlines and cancellations.
     all.call(Expired, "Unary", "72", "73", "deadline=120 delay=900");
-    all.call(Expired, "ServerStream", "74", "40x75", "deadline=150 gap=40");
-    all.call(Cancelled, "Unary", "80", "81", "cancel=60 delay=900");
-    all.call(Cancelled, "ServerStream", "82", "40x83", "cancel=150 gap=40");
-    all.call(Cancelled, "ClientStream", "40x84", "85", "cancel=150 cgap=40");
-    all.call(Cancelled, "Bidi", "40x86", "40x87", "cancel=150 cgap=40");
-    // Compression.
-    all.call(Compressed, "Unary", "10000", "10001", "gzip=1");
-    all.call(Compressed, "ClientStream", "5x3000,2x10", "10002", "gzip=1");
-    all.call(Compressed, "ServerStream", "10003", "5x3001,2x10", "gzip=1");
-    all.call(Compressed, "Bidi", "5x3002", "5x3003", "gzip=1");
-    // Metadata that needs CONTINUATION frames.
+    all.beside(Expired, "ServerStream", "74", "40x75", "deadline=150 gap=40");
+    all.beside(Cancelled, "Unary", "80", "81", "cancel=60 delay=900");
+    all.beside(Cancelled, "ServerStream", "82", "40x83", "cancel=150 gap=40");
+    all.beside(Cancelled, "ClientStream", "40x84", "85", "cancel=150 cgap=40");
+    all.beside(Cancelled, "Bidi", "40x86", "40x87", "cancel=150 cgap=40");
+    // What the server cancels; a stack without a way of its own ends with the status.
+    all.call(Cancelled, "Unary", "88", "-", "status=1 scancel=1");
+    all.call(Cancelled, "Bidi", "2x89", "2x89", "status=1 scancel=1");
+}
+
+/// Metadata that needs CONTINUATION frames, and calls behind it: its table entries push others out.
+fn headers(all: &mut Scenario) {
+    use Certainty::Exact;
     all.call(Exact, "Unary", "90", "91", "meta=6x4000");
     all.call(Exact, "Unary", "92", "93", "meta=20000");
     all.call(Exact, "Unary", "94", "95", "rmeta=6x4000");
     all.call(Exact, "Unary", "96", "-", "tmeta=6x4000 status=3");
     all.call(Exact, "Unary", "97", "98", "");
-    // Long enough for keep-alive pings.
-    all.call(Exact, "Unary", "99", "101", "delay=1100");
+}
+
+fn crowds(all: &mut Scenario, crowd: Crowd) {
+    use Certainty::Exact;
     all.group += 1;
-    for i in 0..WAITING {
-        all.beside(Exact, "Unary", &(1_000 + i).to_string(), &(2_000 + i).to_string(), "delay=150");
+    for i in 0..crowd.waiting {
+        all.beside(Exact, "Unary", &(1_000 + i).to_string(), &(2_000 + i).to_string(), "delay=1000");
     }
     all.group += 1;
-    for i in 0..AT_ONCE {
+    for i in 0..crowd.at_once {
         let (method, req, res) = match i % 4 {
             0 => ("Unary", "", ""),
             1 => ("ClientStream", "3x", ""),
@@ -148,9 +197,78 @@ pub fn scenario() -> Vec<Planned> {
         all.beside(Exact, method, &format!("{req}{}", 500 + i), &format!("{res}{}", 600 + i), "");
     }
     all.group += 1;
-    for i in 0..MIXED {
+    for i in 0..crowd.mixed {
         all.beside(Exact, "Bidi", &format!("3x{}", 40_000 + i), &format!("3x{}", 50_000 + i), "");
     }
     all.call(Exact, "Unary", "102", "103", "");
+}
+
+/// Calls that last longer than their connection is young: a few at a time, each a little in the server.
+///
+/// # Panics
+/// When a size is not a number.
+#[must_use]
+pub fn ageing() -> Vec<Planned> {
+    use Certainty::Exact;
+    let mut all = Scenario { calls: Vec::new(), group: 0 };
+    for round in 0..AGEING_ROUNDS {
+        let size = |more: usize| (100 + round * 4 + more).to_string();
+        all.call(Exact, "Unary", &size(0), "10", "delay=20");
+        all.beside(Exact, "Bidi", &format!("2x{}", size(1)), "2x11", "delay=20");
+        all.beside(Exact, "ServerStream", &size(2), "3x12", "gap=10");
+    }
     all.calls
+}
+
+/// The calls of a connection that the agent joins: some before it comes, as many again and more behind it, one
+/// after the other. No two shapes have the same sizes, so each call tells what it is.
+#[derive(Debug)]
+pub struct Late {
+    /// Every call's line.
+    pub lines: Vec<String>,
+    /// Those that are made once the agent is there.
+    pub seen: Vec<Planned>,
+}
+
+/// Kind, requests, responses and the rest: 1 is a success, and the statuses come with and without messages.
+const LATE_SHAPES: [(&str, &str, &str, &str); 9] = [
+    ("Unary", "100", "200", ""),
+    ("Unary", "30", "-", " status=5"),
+    ("Unary", "31", "-", " status=14"),
+    ("ClientStream", "3x40", "41", ""),
+    ("ServerStream", "42", "3x43", ""),
+    ("Bidi", "2x44", "2x45", ""),
+    ("Bidi", "2x46", "2x47", " status=9"),
+    ("ServerStream", "48", "49", " status=13"),
+    ("Unary", "0", "1", ""),
+];
+
+/// The calls of a late join. `varied`: each with a deadline and a trace id, else every header is constant.
+///
+/// # Panics
+/// When a size is not a number.
+#[must_use]
+pub fn late(varied: bool) -> Late {
+    let mut late = Late { lines: Vec::new(), seen: Vec::new() };
+    let [before, behind] = LATE_ROUNDS;
+    for round in 0..before + behind {
+        for (method, req, res, more) in LATE_SHAPES {
+            let id = u32::try_from(late.lines.len()).unwrap() + 1;
+            let mut line = format!("id={id} group={id}");
+            if varied {
+                write!(line, " deadline=20000 trace=00-{id:032x}-{id:016x}-01").unwrap();
+            }
+            if round == before && late.seen.is_empty() {
+                line += " await=1";
+            }
+            write!(line, " anon=1 method={method} req={req} res={res}{more}").unwrap();
+            late.lines.push(line.clone());
+            if round >= before {
+                let certainty = Certainty::Anonymous;
+                let (requests, responses) = (total(req), total(res));
+                late.seen.push(Planned { id, method, certainty, requests, responses, line });
+            }
+        }
+    }
+    late
 }

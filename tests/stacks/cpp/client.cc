@@ -15,6 +15,11 @@ using grpc::ClientContext;
 using grpc::Status;
 using grpc::internal::RpcMethod;
 
+// Which method is tried again, and when.
+const char RETRIES[] = R"({"methodConfig":[{"name":[{"service":"matrix.Peer","method":"Retried"}],"retryPolicy":{
+  "maxAttempts":5,"initialBackoff":"0.01s","maxBackoff":"0.02s","backoffMultiplier":1,
+  "retryableStatusCodes":["UNAVAILABLE"]}}]})";
+
 // Cancels a call after a time, unless it ends before.
 class Timer {
  public:
@@ -48,7 +53,8 @@ class Call {
       : channel_(std::move(channel)), plan_(plan), ledger_(ledger), sizes_(plan.sizes("req")) {
     truth_.id = plan.number("id");
     truth_.method = plan.text("method");
-    context_.AddMetadata("x-plan", plan.line);
+    context_.AddMetadata("x-plan", plan.told());
+    if (!plan.text("trace").empty()) context_.AddMetadata("traceparent", plan.text("trace"));
     plan.metadata("meta", [&](auto key, auto value) { context_.AddMetadata(key, value); });
     if (plan.number("gzip") == 1) context_.set_compression_algorithm(GRPC_COMPRESS_GZIP);
     if (plan.number("deadline") > 0) {
@@ -140,11 +146,17 @@ void call(const std::string& target, const std::string& authority, const std::ve
   options.SetInt(GRPC_ARG_MAX_METADATA_SIZE, MAX_METADATA);
   options.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 300);
   options.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  options.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  options.SetInt(GRPC_ARG_ENABLE_RETRIES, 1);
+  options.SetString(GRPC_ARG_SERVICE_CONFIG, RETRIES);
   options.SetString(GRPC_ARG_DEFAULT_AUTHORITY, authority);
   const auto channel = grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), options);
   for (size_t i = 0; i < plans.size();) {
     const std::string group = plans[i].text("group");
+    if (plans[i].number("await") == 1) {
+      std::puts("waiting");
+      std::fflush(stdout);
+      std::getchar();
+    }
     std::vector<std::thread> running;
     for (; i < plans.size() && plans[i].text("group") == group; i++) {
       running.emplace_back([&, i] { Call(channel, plans[i], ledger).run(); });

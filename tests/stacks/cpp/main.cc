@@ -7,7 +7,10 @@ int main(int count, char** words) {
   for (int i = 2; i + 1 < count; i += 2) flags[words[i]] = words[i + 1];
   Ledger ledger(flags["--truth"]);
   if (count > 1 && std::string(words[1]) == "server") {
-    serve(flags["--port"], ledger);
+    // An IPv6 address stands in brackets before its port.
+    const auto address = flags["--listen"];
+    const auto host = address.find(':') == std::string::npos ? address : "[" + address + "]";
+    serve(host + ":" + flags["--port"], std::stoi(flags["--age"]), ledger);
     return 0;
   }
   std::vector<Plan> plans;

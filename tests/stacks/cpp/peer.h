@@ -32,6 +32,13 @@ class Plan {
     return found == fields_.end() ? "" : found->second;
   }
 
+  // What the server may know of the line: without what stands before `anon=1`.
+  std::string told() const {
+    static const std::string mark = " anon=1 ";
+    const auto at = line.find(mark);
+    return at == std::string::npos ? line : line.substr(at + mark.size());
+  }
+
   int number(const std::string& key) const { return std::atoi(text(key).c_str()); }
 
   std::chrono::milliseconds millis(const std::string& key) const { return std::chrono::milliseconds(number(key)); }
@@ -94,6 +101,7 @@ class Ledger {
 // What one end says of one call. gRPC C++ does not tell the bytes on the wire.
 struct Truth {
   int id = 0;
+  int attempt = 0;
   std::string method;
   int status = 0;
   int requests = 0;
@@ -116,7 +124,7 @@ struct Truth {
   void write(Ledger& ledger) const {
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - started;
     std::ostringstream line;
-    line << "{\"id\":" << id << ",\"method\":\"" << method << "\",\"status\":" << status << ",\"requests\":" << requests
+    line << "{\"id\":" << id << ",\"attempt\":" << attempt << ",\"method\":\"" << method << "\",\"status\":" << status << ",\"requests\":" << requests
          << ",\"request_bytes\":" << request_bytes << ",\"responses\":" << responses
          << ",\"response_bytes\":" << response_bytes << ",\"request_wire\":-1,\"response_wire\":-1,\"ms\":"
          << took.count() << ",\"cancelled\":" << (cancelled ? "true" : "false") << "}\n";
@@ -124,5 +132,6 @@ struct Truth {
   }
 };
 
-void serve(const std::string& port, Ledger& ledger);
+// Lets go of connections after some milliseconds, if those are not zero.
+void serve(const std::string& address, int age, Ledger& ledger);
 void call(const std::string& target, const std::string& authority, const std::vector<Plan>& plans, Ledger& ledger);

@@ -19,8 +19,9 @@ const Status CANCELLED(grpc::StatusCode::CANCELLED, "cancelled");
 class Conversation {
  public:
   Conversation(ServerContext* context, const char* method, Ledger& ledger)
-      : context_(context), ledger_(ledger), plan(line(context)), responses_(plan.sizes("res")) {
+      : context_(context), ledger_(ledger), plan(metadata(context, "x-plan")), responses_(plan.sizes("res")) {
     truth.id = plan.number("id");
+    truth.attempt = std::atoi(metadata(context, "grpc-previous-rpc-attempts").c_str());
     truth.method = method;
     if (plan.number("gzip") == 1) context->set_compression_algorithm(GRPC_COMPRESS_GZIP);
     plan.metadata("tmeta", [&](auto key, auto value) { context->AddTrailingMetadata(key, value); });
@@ -37,6 +38,11 @@ class Conversation {
     return true;
   }
 
+  // What it ends with.
+  int status() const {
+    return truth.attempt < plan.number("retry") ? int{grpc::StatusCode::UNAVAILABLE} : plan.number("status");
+  }
+
   bool early() const { return plan.number("early") == 1; }
   bool owes() const { return next_ < responses_.size(); }
 
@@ -51,7 +57,8 @@ class Conversation {
   }
 
   Status end(bool cancelled) {
-    const int code = plan.number("status");
+    if (plan.number("scancel") == 1) context_->TryCancel();
+    const int code = status();
     truth.cancelled = cancelled || context_->IsCancelled();
     truth.status = cancelled ? int{grpc::StatusCode::CANCELLED} : code;
     truth.write(ledger_);
@@ -60,8 +67,8 @@ class Conversation {
   }
 
  private:
-  static std::string line(ServerContext* context) {
-    const auto found = context->client_metadata().find("x-plan");
+  static std::string metadata(ServerContext* context, const char* key) {
+    const auto found = context->client_metadata().find(key);
     if (found == context->client_metadata().end()) return "";
     return std::string(found->second.data(), found->second.length());
   }
@@ -85,7 +92,14 @@ class Peer final : public grpc::Service {
         "/matrix.Peer/Unary", RpcMethod::NORMAL_RPC,
         new grpc::internal::RpcMethodHandler<Peer, ByteBuffer, ByteBuffer>(
             [](Peer* peer, ServerContext* context, const ByteBuffer* request, ByteBuffer* response) {
-              return peer->unary(context, *request, response);
+              return peer->unary(context, "Unary", *request, response);
+            },
+            this)));
+    AddMethod(new RpcServiceMethod(
+        "/matrix.Peer/Retried", RpcMethod::NORMAL_RPC,
+        new grpc::internal::RpcMethodHandler<Peer, ByteBuffer, ByteBuffer>(
+            [](Peer* peer, ServerContext* context, const ByteBuffer* request, ByteBuffer* response) {
+              return peer->unary(context, "Retried", *request, response);
             },
             this)));
     AddMethod(new RpcServiceMethod(
@@ -115,7 +129,7 @@ class Peer final : public grpc::Service {
   // The one response of a method that has one; a failure carries none.
   Status single(Conversation& talk, ByteBuffer* response) {
     if (!talk.pause("delay")) return talk.end(true);
-    if (talk.plan.number("status") == 0 && talk.owes()) {
+    if (talk.status() == 0 && talk.owes()) {
       talk.send([&](const ByteBuffer& bytes) {
         *response = bytes;
         return true;
@@ -124,8 +138,8 @@ class Peer final : public grpc::Service {
     return talk.end(false);
   }
 
-  Status unary(ServerContext* context, const ByteBuffer& request, ByteBuffer* response) {
-    Conversation talk(context, "Unary", ledger_);
+  Status unary(ServerContext* context, const char* method, const ByteBuffer& request, ByteBuffer* response) {
+    Conversation talk(context, method, ledger_);
     talk.truth.request(request.Length());
     return single(talk, response);
   }
@@ -168,10 +182,10 @@ class Peer final : public grpc::Service {
 
 }  // namespace
 
-void serve(const std::string& port, Ledger& ledger) {
+void serve(const std::string& address, int age, Ledger& ledger) {
   Peer peer(ledger);
   grpc::ServerBuilder builder;
-  builder.AddListeningPort("127.0.0.1:" + port, grpc::InsecureServerCredentials());
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials());
   builder.SetMaxReceiveMessageSize(MAX_MESSAGE);
   builder.SetMaxSendMessageSize(MAX_MESSAGE);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, MAX_METADATA);
@@ -179,6 +193,7 @@ void serve(const std::string& port, Ledger& ledger) {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+  if (age > 0) builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, age);
   builder.RegisterService(&peer);
   const auto server = builder.BuildAndStart();
   if (!server) std::exit(1);

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
+	"os"
 	"sync"
 	"time"
 
@@ -17,12 +19,17 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+// retries says which method is tried again, and when.
+const retries = `{"methodConfig":[{"name":[{"service":"matrix.Peer","method":"Retried"}],"retryPolicy":{` +
+	`"maxAttempts":5,"initialBackoff":"0.01s","maxBackoff":"0.02s","backoffMultiplier":1,` +
+	`"retryableStatusCodes":["UNAVAILABLE"]}}]}`
+
 func call(target, authority string, lines []string, book *ledger) {
 	connection, err := grpc.NewClient("passthrough:///"+target,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority(authority),
 		grpc.WithStatsHandler(wire{client: true}),
-		grpc.WithDisableRetry(),
+		grpc.WithDefaultServiceConfig(retries),
 		grpc.WithMaxHeaderListSize(1<<20),
 		// grpc-go allows no keep-alive more often than every ten seconds.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second}),
@@ -40,6 +47,10 @@ func call(target, authority string, lines []string, book *ledger) {
 			running.Wait()
 			group = p["group"]
 		}
+		if p["await"] == "1" {
+			fmt.Println("waiting")
+			_, _ = os.Stdin.Read(make([]byte, 1))
+		}
 		running.Add(1)
 		go func() {
 			defer running.Done()
@@ -53,7 +64,10 @@ func call(target, authority string, lines []string, book *ledger) {
 func one(connection *grpc.ClientConn, p plan, line string, book *ledger) {
 	t := &truth{ID: p.number("id"), Method: p["method"], started: time.Now()}
 	md := p.metadata("meta")
-	md.Set("x-plan", line)
+	md.Set("x-plan", told(line))
+	if p["trace"] != "" {
+		md.Set("traceparent", p["trace"])
+	}
 	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(context.WithValue(context.Background(), truthKey{}, t), md))
 	defer cancel()
 	if after := p.millis("deadline"); after > 0 {
@@ -78,7 +92,7 @@ func one(connection *grpc.ClientConn, p plan, line string, book *ledger) {
 func converse(ctx context.Context, connection *grpc.ClientConn, p plan, t *truth, options []grpc.CallOption) error {
 	path := "/matrix.Peer/" + t.Method
 	requests := p.sizes("req")
-	if t.Method == "Unary" || t.Method == "Missing" {
+	if t.Method == "Unary" || t.Method == "Retried" || t.Method == "Missing" {
 		var response []byte
 		t.Requests, t.RequestBytes = 1, requests[0]
 		err := connection.Invoke(ctx, path, message(requests[0]), &response, options...)

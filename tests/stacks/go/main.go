@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"log"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -34,6 +35,14 @@ func parsePlan(line string) plan {
 func (p plan) number(key string) int {
 	n, _ := strconv.Atoi(p[key])
 	return n
+}
+
+// told is what the server may know of a line: without what stands before `anon=1`.
+func told(line string) string {
+	if _, rest, found := strings.Cut(line, " anon=1 "); found {
+		return rest
+	}
+	return line
 }
 
 func (p plan) millis(key string) time.Duration {
@@ -106,6 +115,7 @@ var _ encoding.Codec = raw{}
 // truth is what one end says of one call.
 type truth struct {
 	ID            int     `json:"id"`
+	Attempt       int     `json:"attempt"`
 	Method        string  `json:"method"`
 	Status        int     `json:"status"`
 	Requests      int     `json:"requests"`
@@ -143,6 +153,8 @@ func main() {
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	port := flags.Int("port", 0, "")
+	listen := flags.String("listen", "127.0.0.1", "")
+	age := flags.Int("age", 0, "")
 	target := flags.String("target", "", "")
 	authority := flags.String("authority", "", "")
 	scenario := flags.String("scenario", "", "")
@@ -154,7 +166,7 @@ func main() {
 	}
 	book := &ledger{file: file}
 	if os.Args[1] == "server" {
-		serve(*port, book)
+		serve(net.JoinHostPort(*listen, strconv.Itoa(*port)), time.Duration(*age)*time.Millisecond, book)
 		return
 	}
 	text, err := os.ReadFile(*scenario)

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
@@ -18,8 +19,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-func serve(port int, book *ledger) {
-	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+// serve listens on an address; it lets go of connections after some time, if that is not zero.
+func serve(address string, age time.Duration, book *ledger) {
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -29,14 +31,17 @@ func serve(port int, book *ledger) {
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(1<<20),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Second, MaxConnectionAge: age}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Millisecond, PermitWithoutStream: true}),
 	)
 	peer := &peer{book: book}
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "matrix.Peer",
 		HandlerType: (*any)(nil),
-		Methods:     []grpc.MethodDesc{{MethodName: "Unary", Handler: peer.unary}},
+		Methods: []grpc.MethodDesc{
+			{MethodName: "Unary", Handler: peer.unary("Unary")},
+			{MethodName: "Retried", Handler: peer.unary("Retried")},
+		},
 		Streams: []grpc.StreamDesc{
 			{StreamName: "ClientStream", ClientStreams: true, Handler: peer.stream("ClientStream")},
 			{StreamName: "ServerStream", ServerStreams: true, Handler: peer.stream("ServerStream")},
@@ -64,6 +69,10 @@ func begin(ctx context.Context, p plan, method string) *truth {
 		t = &truth{}
 	}
 	t.ID, t.Method, t.started = p.number("id"), method, time.Now()
+	md, _ := metadata.FromIncomingContext(ctx)
+	for _, attempts := range md.Get("grpc-previous-rpc-attempts") {
+		t.Attempt, _ = strconv.Atoi(attempts)
+	}
 	return t
 }
 
@@ -81,6 +90,9 @@ func wait(ctx context.Context, time_ time.Duration) error {
 
 // end fills in how the call ended, and writes its truth.
 func (s *peer) end(ctx context.Context, t *truth, p plan, err error) error {
+	if t.Attempt < p.number("retry") {
+		err = status.Error(codes.Unavailable, "try again")
+	}
 	if err == nil && p.number("status") != 0 {
 		err = status.Error(codes.Code(p.number("status")), "asked")
 	}
@@ -90,9 +102,15 @@ func (s *peer) end(ctx context.Context, t *truth, p plan, err error) error {
 	return err
 }
 
-func (s *peer) unary(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+func (s *peer) unary(method string) grpc.MethodHandler {
+	return func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+		return s.single(ctx, method, decode)
+	}
+}
+
+func (s *peer) single(ctx context.Context, method string, decode func(any) error) (any, error) {
 	p := planOf(ctx)
-	t := begin(ctx, p, "Unary")
+	t := begin(ctx, p, method)
 	var request []byte
 	if err := decode(&request); err != nil {
 		return nil, s.end(ctx, t, p, err)
@@ -106,7 +124,7 @@ func (s *peer) unary(_ any, ctx context.Context, decode func(any) error, _ grpc.
 		_ = grpc.SendHeader(ctx, md)
 	}
 	_ = grpc.SetTrailer(ctx, p.metadata("tmeta"))
-	if err == nil && p.number("status") == 0 {
+	if err == nil && p.number("status") == 0 && t.Attempt >= p.number("retry") {
 		for _, size := range p.sizes("res") {
 			t.Responses, t.ResponseBytes = 1, size
 			response := message(size)

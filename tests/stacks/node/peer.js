@@ -9,8 +9,17 @@ const LIMITS = {
   "grpc.keepalive_time_ms": 300,
   "grpc.keepalive_timeout_ms": 20000,
   "grpc-node.max_session_memory": 1024,
-  "grpc.enable_retries": 0,
 };
+// Which method is tried again, and when.
+const RETRIES = JSON.stringify({
+  methodConfig: [{
+    name: [{ service: "matrix.Peer", method: "Retried" }],
+    retryPolicy: {
+      maxAttempts: 5, initialBackoff: "0.01s", maxBackoff: "0.02s", backoffMultiplier: 1,
+      retryableStatusCodes: ["UNAVAILABLE"],
+    },
+  }],
+});
 const PING = Buffer.from([0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
 
 const message = (size) => Buffer.alloc(size, PING);
@@ -21,6 +30,10 @@ class Plan {
   constructor(line) {
     this.line = line;
     this.fields = Object.fromEntries(line.split(" ").map((field) => field.split(/=(.*)/).slice(0, 2)));
+  }
+  // What the server may know of the line: without what stands before `anon=1`.
+  told() {
+    return this.line.split(" anon=1 ").pop();
   }
   number(key) {
     return Number(this.fields[key] ?? 0);
@@ -46,7 +59,7 @@ class Truth {
   constructor(plan, method) {
     this.started = process.hrtime.bigint();
     this.line = {
-      id: plan.number("id"), method, status: 0, requests: 0, request_bytes: 0, responses: 0, response_bytes: 0,
+      id: plan.number("id"), attempt: 0, method, status: 0, requests: 0, request_bytes: 0, responses: 0, response_bytes: 0,
       request_wire: -1, response_wire: -1, ms: 0, cancelled: false,
     };
   }
@@ -71,6 +84,7 @@ const raw = (method, requestStream, responseStream) => ({
 });
 const SERVICE = {
   Unary: raw("Unary", false, false),
+  Retried: raw("Retried", false, false),
   ClientStream: raw("ClientStream", true, false),
   ServerStream: raw("ServerStream", false, true),
   Bidi: raw("Bidi", true, true),
@@ -103,6 +117,8 @@ function converse(method, ledger) {
   return (call, reply) => {
     const plan = new Plan(String(call.metadata.get("x-plan")[0] ?? ""));
     const truth = new Truth(plan, method);
+    truth.line.attempt = Number(call.metadata.get("grpc-previous-rpc-attempts")[0] ?? 0);
+    const status = truth.line.attempt < plan.number("retry") ? grpc.status.UNAVAILABLE : plan.number("status");
     const responses = plan.sizes("res");
     const early = plan.number("early") === 1;
     let first = true;
@@ -129,7 +145,6 @@ function converse(method, ledger) {
       if (!call.write(message(size))) await new Promise((done) => call.once("drain", done));
     };
     const end = async () => {
-      const status = plan.number("status");
       const trailers = plan.metadata("tmeta");
       if (!reply) while (responses.length > 0 && !over) await send();
       if (over) return;
@@ -164,10 +179,11 @@ function converse(method, ledger) {
   };
 }
 
-function serve(port, ledger) {
-  const server = new grpc.Server(LIMITS);
+// Listens; lets go of connections after some milliseconds, if those are not zero.
+function serve(address, age, ledger) {
+  const server = new grpc.Server(age > 0 ? { ...LIMITS, "grpc.max_connection_age_ms": age } : LIMITS);
   server.addService(SERVICE, Object.fromEntries(Object.keys(SERVICE).map((method) => [method, converse(method, ledger)])));
-  server.bindAsync(`127.0.0.1:${port}`, grpc.ServerCredentials.createInsecure(), (error) => {
+  server.bindAsync(address, grpc.ServerCredentials.createInsecure(), (error) => {
     if (error) throw error;
     console.log("ready");
   });
@@ -179,7 +195,8 @@ function one(client, plan, ledger) {
     const method = plan.fields.method;
     const truth = new Truth(plan, method);
     const metadata = plan.metadata("meta");
-    metadata.set("x-plan", plan.line);
+    metadata.set("x-plan", plan.told());
+    if (plan.fields.trace) metadata.set("traceparent", plan.fields.trace);
     const options = plan.number("deadline") > 0 ? { deadline: Date.now() + plan.number("deadline") } : {};
     const identity = (bytes) => bytes;
     const path = `/matrix.Peer/${method}`;
@@ -235,13 +252,18 @@ function one(client, plan, ledger) {
 async function run(target, authority, lines, ledger) {
   const open = (options) =>
     new grpc.Client(target, grpc.credentials.createInsecure(), {
-      ...LIMITS, "grpc.default_authority": authority, ...options,
+      ...LIMITS, "grpc.default_authority": authority, "grpc.service_config": RETRIES, ...options,
     });
   // grpc-js chooses the compression for a whole channel.
   const [plain, gzip] = [open({}), open({ "grpc.default_compression_algorithm": 2 })];
   const plans = lines.map((line) => new Plan(line));
   for (let i = 0; i < plans.length; ) {
     const group = plans.slice(i).filter((plan) => plan.fields.group === plans[i].fields.group);
+    if (group[0].number("await") === 1) {
+      console.log("waiting");
+      await new Promise((goOn) => process.stdin.once("data", goOn));
+      process.stdin.pause();
+    }
     await Promise.all(group.map((plan) => one(plan.number("gzip") ? gzip : plain, plan, ledger)));
     i += group.length;
   }
@@ -254,7 +276,8 @@ function main() {
   const flags = {};
   for (let i = 0; i < words.length; i += 2) flags[words[i].slice(2)] = words[i + 1];
   const ledger = fs.openSync(flags.truth, "w");
-  if (end === "server") serve(flags.port, ledger);
+  const host = flags.listen?.includes(":") ? `[${flags.listen}]` : flags.listen;
+  if (end === "server") serve(`${host}:${flags.port}`, Number(flags.age), ledger);
   else run(flags.target, flags.authority, fs.readFileSync(flags.scenario, "utf8").trim().split("\n"), ledger);
 }
 

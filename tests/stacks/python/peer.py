@@ -21,9 +21,24 @@ LIMITS = [
     ("grpc.http2.max_ping_strikes", 0),
 ]
 PING = bytes([0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
+# Which method is tried again, and when.
+RETRIES = {
+    "methodConfig": [
+        {
+            "name": [{"service": "matrix.Peer", "method": "Retried"}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.01s",
+                "maxBackoff": "0.02s",
+                "backoffMultiplier": 1,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 # More than the calls of the largest group that waits in a server.
-WORKERS = 600
+WORKERS = 1200
 
 
 def message(size):
@@ -36,6 +51,10 @@ class Plan:
     def __init__(self, line):
         self.line = line
         self.fields = dict(field.partition("=")[::2] for field in line.split())
+
+    def told(self):
+        """What the server may know of the line: without what stands before `anon=1`."""
+        return self.line.rpartition(" anon=1 ")[2]
 
     def number(self, key):
         return int(self.fields.get(key, "0"))
@@ -72,6 +91,7 @@ class Truth:
         self.plan, self.method, self.started = plan, method, time.monotonic()
         self.requests = self.request_bytes = self.responses = self.response_bytes = self.status = 0
         self.cancelled = False
+        self.attempt = 0
 
     def request(self, size):
         self.requests += 1
@@ -84,6 +104,7 @@ class Truth:
     def line(self):
         return {
             "id": self.plan.number("id"),
+            "attempt": self.attempt,
             "method": self.method,
             "status": self.status,
             "requests": self.requests,
@@ -106,6 +127,7 @@ class Peer:
     def handlers(self):
         return {
             "Unary": grpc.unary_unary_rpc_method_handler(self.single("Unary")),
+            "Retried": grpc.unary_unary_rpc_method_handler(self.single("Retried")),
             "ClientStream": grpc.stream_unary_rpc_method_handler(self.single("ClientStream")),
             "ServerStream": grpc.unary_stream_rpc_method_handler(self.stream("ServerStream")),
             "Bidi": grpc.stream_stream_rpc_method_handler(self.stream("Bidi")),
@@ -128,15 +150,19 @@ class Peer:
         return lambda requests, context: self.converse(method, requests, context)
 
     def converse(self, method, requests, context):
-        line = next((value for key, value in context.invocation_metadata() if key == "x-plan"), "")
-        plan = Plan(line)
+        metadata = dict(context.invocation_metadata())
+        plan = Plan(metadata.get("x-plan", ""))
         truth = Truth(plan, method)
         ended = threading.Event()
         context.add_callback(ended.set)
-        truth.status = plan.number("status")
+        truth.attempt = int(metadata.get("grpc-previous-rpc-attempts", "0"))
+        refused = truth.attempt < plan.number("retry")
+        truth.status = grpc.StatusCode.UNAVAILABLE.value[0] if refused else plan.number("status")
         try:
             yield from self.answer(plan, truth, requests, context, ended)
-            if truth.status != 0:
+            if plan.number("scancel"):
+                context.cancel()
+            elif truth.status != 0:
                 context.abort(CODES[truth.status], "asked")
         finally:
             if ended.is_set() and not context.is_active():
@@ -146,7 +172,7 @@ class Peer:
 
     def answer(self, plan, truth, requests, context, ended):
         responses = plan.sizes("res")
-        if truth.method in ("Unary", "ServerStream"):
+        if truth.method in ("Unary", "Retried", "ServerStream"):
             requests = iter([requests])
         if plan.number("gzip"):
             context.set_compression(grpc.Compression.Gzip)
@@ -178,14 +204,19 @@ class Peer:
                     yield send()
             if not bidi:
                 headers()
+        if truth.method == "Retried" and truth.status != 0:
+            return
         while responses:
             yield send()
 
 
-def serve(port, ledger):
-    server = grpc.server(futures.ThreadPoolExecutor(WORKERS), options=LIMITS)
+def serve(address, age, ledger):
+    """Listens; lets go of connections after some milliseconds, if those are not zero."""
+    options = [*LIMITS, ("grpc.max_connection_age_ms", age)] if age else LIMITS
+    server = grpc.server(futures.ThreadPoolExecutor(WORKERS), options=options)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("matrix.Peer", Peer(ledger).handlers()),))
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    if not server.add_insecure_port(address):
+        raise OSError(f"cannot listen on {address}")
     server.start()
     print("ready", flush=True)
     server.wait_for_termination()
@@ -209,9 +240,10 @@ def call(channel, plan, ledger):
         truth.request(sizes[0])
         return message(sizes[0])
 
+    trace = (("traceparent", plan.fields["trace"]),) if "trace" in plan.fields else ()
     options = {
         "timeout": plan.number("deadline") / 1000 or None,
-        "metadata": (("x-plan", plan.line), *plan.metadata("meta")),
+        "metadata": (("x-plan", plan.told()), *trace, *plan.metadata("meta")),
         "compression": grpc.Compression.Gzip if plan.number("gzip") else None,
     }
     if method == "ClientStream":
@@ -238,10 +270,20 @@ def call(channel, plan, ledger):
 
 def run(target, authority, lines, ledger):
     channel = grpc.insecure_channel(
-        target, options=[*LIMITS, ("grpc.default_authority", authority), ("grpc.enable_retries", 0)]
+        target,
+        options=[
+            *LIMITS,
+            ("grpc.default_authority", authority),
+            ("grpc.enable_retries", 1),
+            ("grpc.service_config", json.dumps(RETRIES)),
+        ],
     )
     plans = [Plan(line) for line in lines]
     for _, group in itertools.groupby(plans, lambda plan: plan.fields["group"]):
+        group = list(group)
+        if group[0].number("await"):
+            print("waiting", flush=True)
+            sys.stdin.readline()
         threads = [threading.Thread(target=call, args=(channel, plan, ledger)) for plan in group]
         for thread in threads:
             thread.start()
@@ -253,12 +295,13 @@ def run(target, authority, lines, ledger):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("end", choices=["server", "client"])
-    for name in ("port", "target", "authority", "scenario", "truth"):
+    for name in ("port", "listen", "age", "target", "authority", "scenario", "truth"):
         parser.add_argument(f"--{name}")
     arguments = parser.parse_args()
     ledger = Ledger(arguments.truth)
     if arguments.end == "server":
-        serve(arguments.port, ledger)
+        host = f"[{arguments.listen}]" if ":" in arguments.listen else arguments.listen
+        serve(f"{host}:{arguments.port}", int(arguments.age), ledger)
     else:
         with open(arguments.scenario, encoding="utf-8") as scenario:
             run(arguments.target, arguments.authority, scenario.read().splitlines(), ledger)

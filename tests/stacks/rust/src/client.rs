@@ -26,6 +26,10 @@ pub async fn run(target: &str, authority: &str, plans: Vec<Plan>, ledger: Ledger
         .await
         .expect("a server");
     for group in plans.chunk_by(|a, b| a.text("group") == b.text("group")) {
+        if group.first().is_some_and(|plan| plan.number("await") == 1) {
+            println!("waiting");
+            std::io::stdin().read_line(&mut String::new()).expect("a line");
+        }
         let mut running = JoinSet::new();
         for plan in group {
             running.spawn(call(channel.clone(), plan.clone(), ledger.clone()));
@@ -35,7 +39,7 @@ pub async fn run(target: &str, authority: &str, plans: Vec<Plan>, ledger: Ledger
 }
 
 async fn call(channel: Channel, plan: Plan, ledger: Ledger) {
-    let truth = ledger.open(&plan, plan.text("method"));
+    let truth = ledger.open(&plan, plan.text("method"), 0);
     let conversation = converse(channel, &plan, &truth);
     let ended = match plan.time("cancel") {
         Some(after) => tokio::time::timeout(after, conversation).await,
@@ -83,7 +87,10 @@ async fn converse(channel: Channel, plan: &Plan, truth: &Truth) -> Result<(), St
 fn prepare<T>(plan: &Plan, body: T) -> Request<T> {
     let mut request = Request::new(body);
     plan.metadata("meta", request.metadata_mut());
-    request.metadata_mut().insert("x-plan", plan.line.parse().expect("a metadata value"));
+    request.metadata_mut().insert("x-plan", plan.told().parse().expect("a metadata value"));
+    if !plan.text("trace").is_empty() {
+        request.metadata_mut().insert("traceparent", plan.text("trace").parse().expect("a metadata value"));
+    }
     if let Some(deadline) = plan.time("deadline") {
         request.set_timeout(deadline);
     }

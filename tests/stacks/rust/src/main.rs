@@ -8,6 +8,8 @@ mod truth;
 
 use plan::Plan;
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 use truth::Ledger;
 
 #[tokio::main]
@@ -21,7 +23,10 @@ async fn main() {
     let flag = |name: &str| flags.get(name).unwrap_or_else(|| panic!("--{name} is missing")).as_str();
     let ledger = Ledger::create(flag("truth"));
     if end == "server" {
-        server::serve(flag("port").parse().expect("a port"), ledger).await;
+        let listen: IpAddr = flag("listen").parse().expect("an address");
+        let age = Duration::from_millis(flag("age").parse().expect("milliseconds"));
+        let port = flag("port").parse().expect("a port");
+        server::serve(SocketAddr::new(listen, port), age, ledger).await;
     } else {
         let scenario = std::fs::read_to_string(flag("scenario")).expect("a scenario");
         let plans = scenario.lines().map(Plan::parse).collect();

@@ -23,6 +23,11 @@ impl Plan {
         Self { line: line.to_owned(), fields }
     }
 
+    /// What the server may know of the line: without what stands before `anon=1`.
+    pub fn told(&self) -> &str {
+        self.line.split_once(" anon=1 ").map_or(&self.line, |(_, told)| told)
+    }
+
     pub fn text(&self, key: &str) -> &str {
         self.fields.get(key).map_or("", String::as_str)
     }

@@ -7,7 +7,7 @@ use crate::truth::{Ledger, Truth};
 use bytes::Bytes;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,10 +22,16 @@ use tower::Service;
 
 const MAX_MESSAGE: usize = 64 << 20;
 
-pub async fn serve(port: u16, ledger: Ledger) {
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("a free port");
+/// Listens; lets go of connections after some time, if that is not zero.
+pub async fn serve(address: SocketAddr, age: Duration, ledger: Ledger) {
+    let listener = tokio::net::TcpListener::bind(address).await.expect("a free port");
     println!("ready");
-    tonic::transport::Server::builder()
+    let mut builder = tonic::transport::Server::builder();
+    if !age.is_zero() {
+        builder = builder.max_connection_age(age);
+    }
+    builder
+        .max_concurrent_streams(2_000)
         .http2_keepalive_interval(Some(Duration::from_millis(300)))
         .http2_max_header_list_size(1 << 20)
         .add_service(Peer { ledger })
@@ -73,12 +79,14 @@ async fn answer(request: http::Request<Body>, ledger: &Ledger) -> http::Response
     if plan.number("gzip") == 1 {
         grpc = grpc.send_compressed(CompressionEncoding::Gzip);
     }
-    if !matches!(method, "Unary" | "ClientStream" | "ServerStream" | "Bidi") {
+    if !matches!(method, "Unary" | "Retried" | "ClientStream" | "ServerStream" | "Bidi") {
         return Status::unimplemented("no such method").into_http();
     }
-    let talk = Talk { truth: ledger.open(&plan, method), plan };
+    let attempts = request.headers().get("grpc-previous-rpc-attempts");
+    let attempt = attempts.and_then(|text| text.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let talk = Talk { truth: ledger.open(&plan, method, attempt), status: status(&plan, attempt), plan };
     match method {
-        "Unary" => grpc.unary(tower::service_fn(|request| talk.clone().unary(request)), request).await,
+        "Unary" | "Retried" => grpc.unary(tower::service_fn(|request| talk.clone().unary(request)), request).await,
         "ClientStream" => {
             grpc.client_streaming(tower::service_fn(|request| talk.clone().client_stream(request)), request).await
         }
@@ -89,10 +97,19 @@ async fn answer(request: http::Request<Body>, ledger: &Ledger) -> http::Response
     }
 }
 
+/// What a call ends with: it is refused so often that its client tries again.
+fn status(plan: &Plan, attempt: u64) -> i32 {
+    if attempt < plan.number("retry") {
+        return Code::Unavailable as i32;
+    }
+    i32::try_from(plan.number("status")).unwrap_or(2)
+}
+
 /// One call.
 #[derive(Clone)]
 struct Talk {
     plan: Plan,
+    status: i32,
     truth: Truth,
 }
 
@@ -109,14 +126,13 @@ impl Talk {
 
     /// The status asked for, as an error.
     fn failure(&self) -> Option<Status> {
-        let code = i32::try_from(self.plan.number("status")).unwrap_or(2);
-        let mut status = Status::new(Code::from_i32(code), "asked");
+        let mut status = Status::new(Code::from_i32(self.status), "asked");
         self.plan.metadata("tmeta", status.metadata_mut());
-        (code != 0).then_some(status)
+        (self.status != 0).then_some(status)
     }
 
     fn end(&self) {
-        self.truth.end(i32::try_from(self.plan.number("status")).unwrap_or(2));
+        self.truth.end(self.status);
     }
 
     fn response<T>(&self, body: T) -> Response<T> {

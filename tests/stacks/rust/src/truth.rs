@@ -15,10 +15,10 @@ impl Ledger {
         Self(Arc::new(Mutex::new(File::create(path).expect("a truth file"))))
     }
 
-    pub fn open(&self, plan: &Plan, method: &str) -> Truth {
+    pub fn open(&self, plan: &Plan, method: &str, attempt: u64) -> Truth {
         let said = Said { cancelled: true, status: 1, ..Said::default() };
         let (id, method) = (plan.number("id"), method.to_owned());
-        Truth(Arc::new(Open { ledger: self.clone(), id, method, started: Instant::now(), said: Mutex::new(said) }))
+        Truth(Arc::new(Open { ledger: self.clone(), id, attempt, method, started: Instant::now(), said: Mutex::new(said) }))
     }
 }
 
@@ -28,6 +28,7 @@ pub struct Truth(Arc<Open>);
 struct Open {
     ledger: Ledger,
     id: u64,
+    attempt: u64,
     method: String,
     started: Instant,
     said: Mutex<Said>,
@@ -69,6 +70,7 @@ impl Drop for Open {
         let said = self.said.lock().unwrap();
         let line = serde_json::json!({
             "id": self.id,
+            "attempt": self.attempt,
             "method": self.method,
             "status": said.status,
             "requests": said.requests,

@@ -7,28 +7,38 @@ import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.netty.NettyChannelBuilder;
+import java.io.IOException;
 import java.io.Writer;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 
 /** The client's end: the groups of a scenario one after the other, the calls of one at the same time. */
 final class Client {
+    /** Which method is tried again, and when. */
+    private static final Map<String, ?> RETRIES = Map.of("methodConfig", List.of(Map.of(
+            "name", List.of(Map.of("service", "matrix.Peer", "method", "Retried")),
+            "retryPolicy", Map.of(
+                    "maxAttempts", 5.0, "initialBackoff", "0.01s", "maxBackoff", "0.02s", "backoffMultiplier", 1.0,
+                    "retryableStatusCodes", List.of("UNAVAILABLE")))));
+
     private final Writer ledger;
 
     Client(Writer ledger) {
         this.ledger = ledger;
     }
 
-    void run(String target, String authority, List<String> lines) throws InterruptedException {
+    void run(String target, String authority, List<String> lines) throws InterruptedException, IOException {
         int colon = target.lastIndexOf(':');
         ManagedChannel channel = NettyChannelBuilder
                 .forAddress(target.substring(0, colon), Integer.parseInt(target.substring(colon + 1)))
                 .usePlaintext()
                 .overrideAuthority(authority)
-                .disableRetry()
+                .defaultServiceConfig(RETRIES)
+                .enableRetry()
                 .maxInboundMessageSize(Peer.MAX_MESSAGE)
                 .maxInboundMetadataSize(Peer.MAX_METADATA)
                 // grpc-java allows no keep-alive more often than every ten seconds.
@@ -39,6 +49,10 @@ final class Client {
             String group = plans.get(i).text("group");
             List<Plan> together =
                     plans.subList(i, plans.size()).stream().filter(plan -> plan.text("group").equals(group)).toList();
+            if (together.get(0).number("await") == 1) {
+                System.out.println("waiting");
+                System.in.read();
+            }
             CountDownLatch running = new CountDownLatch(together.size());
             for (Plan plan : together) {
                 new Call(plan, running).start(channel);
@@ -90,7 +104,10 @@ final class Client {
             }
             call = channel.newCall(Peer.method(truth.method), options);
             Metadata metadata = plan.metadata("meta");
-            metadata.put(Peer.PLAN, plan.line);
+            metadata.put(Peer.PLAN, plan.told());
+            if (!plan.text("trace").isEmpty()) {
+                metadata.put(Peer.TRACE, plan.text("trace"));
+            }
             call.start(this, metadata);
             call.request(Integer.MAX_VALUE);
             if (plan.number("cancel") > 0) {

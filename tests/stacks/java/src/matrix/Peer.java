@@ -7,6 +7,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.io.Writer;
+import java.net.InetSocketAddress;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -20,6 +21,9 @@ final class Peer {
     static final int MAX_MESSAGE = 64 << 20;
     static final int MAX_METADATA = 1 << 20;
     static final Metadata.Key<String> PLAN = Metadata.Key.of("x-plan", Metadata.ASCII_STRING_MARSHALLER);
+    static final Metadata.Key<String> TRACE = Metadata.Key.of("traceparent", Metadata.ASCII_STRING_MARSHALLER);
+    static final Metadata.Key<String> ATTEMPTS =
+            Metadata.Key.of("grpc-previous-rpc-attempts", Metadata.ASCII_STRING_MARSHALLER);
     static final ScheduledExecutorService CLOCK = Executors.newScheduledThreadPool(2, work -> {
         Thread thread = new Thread(work);
         thread.setDaemon(true);
@@ -62,7 +66,9 @@ final class Peer {
         }
         try (Writer ledger = Files.newBufferedWriter(Path.of(flags.get("--truth")), StandardCharsets.UTF_8)) {
             if (words[0].equals("server")) {
-                new Server(ledger).serve(Integer.parseInt(flags.get("--port")));
+                InetSocketAddress address =
+                        new InetSocketAddress(flags.get("--listen"), Integer.parseInt(flags.get("--port")));
+                new Server(ledger).serve(address, Long.parseLong(flags.get("--age")));
             } else {
                 new Client(ledger).run(
                         flags.get("--target"), flags.get("--authority"),

@@ -46,6 +46,12 @@ final class Plan {
         return sizes;
     }
 
+    /** What the server may know of the line: without what stands before `anon=1`. */
+    String told() {
+        String[] parts = line.split(" anon=1 ", 2);
+        return parts[parts.length - 1];
+    }
+
     Metadata metadata(String key) {
         Metadata metadata = new Metadata();
         List<Integer> sizes = sizes(key);

@@ -9,7 +9,7 @@ import io.grpc.ServerStreamTracer;
 import io.grpc.Status;
 import io.grpc.netty.NettyServerBuilder;
 import java.io.Writer;
-import java.net.InetSocketAddress;
+import java.net.SocketAddress;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.concurrent.TimeUnit;
@@ -24,13 +24,14 @@ final class Server {
         this.ledger = ledger;
     }
 
-    void serve(int port) throws Exception {
+    /** Listens; lets go of connections after some milliseconds, if those are not zero. */
+    void serve(SocketAddress address, long age) throws Exception {
         ServerServiceDefinition.Builder service = ServerServiceDefinition.builder("matrix.Peer");
-        for (String method : new String[] {"Unary", "ClientStream", "ServerStream", "Bidi"}) {
+        for (String method : new String[] {"Unary", "Retried", "ClientStream", "ServerStream", "Bidi"}) {
             ServerCallHandler<byte[], byte[]> handler = (call, headers) -> new Conversation(call, headers, method);
             service.addMethod(Peer.method(method), handler);
         }
-        io.grpc.Server server = NettyServerBuilder.forAddress(new InetSocketAddress("127.0.0.1", port))
+        io.grpc.Server server = NettyServerBuilder.forAddress(address)
                 .addService(service.build())
                 .addStreamTracerFactory(new Tracers())
                 .maxInboundMessageSize(Peer.MAX_MESSAGE)
@@ -38,6 +39,7 @@ final class Server {
                 .permitKeepAliveTime(1, TimeUnit.MILLISECONDS)
                 .permitKeepAliveWithoutCalls(true)
                 .keepAliveTime(300, TimeUnit.MILLISECONDS)
+                .maxConnectionAge(age == 0 ? Long.MAX_VALUE : age, TimeUnit.MILLISECONDS)
                 .build()
                 .start();
         System.out.println("ready");
@@ -80,6 +82,8 @@ final class Server {
         private boolean sending;
         private int owed;
         private boolean over;
+        /** What it ends with. */
+        private final int status;
 
         Conversation(ServerCall<byte[], byte[]> call, Metadata headers, String method) {
             this.call = call;
@@ -88,6 +92,9 @@ final class Server {
             truth = TRUTH.get();
             truth.id = plan.number("id");
             truth.method = method;
+            String attempts = headers.get(Peer.ATTEMPTS);
+            truth.attempt = attempts == null ? 0 : Integer.parseInt(attempts);
+            status = truth.attempt < plan.number("retry") ? Status.Code.UNAVAILABLE.value() : plan.number("status");
             responses = new ArrayDeque<>(plan.sizes("res"));
             bidi = method.equals("Bidi");
             early = plan.number("early") == 1;
@@ -155,7 +162,7 @@ final class Server {
                 return;
             }
             boolean all = halfClosed || early;
-            boolean failsWhole = !bidi && plan.number("status") != 0 && truth.method.equals("Unary");
+            boolean failsWhole = status != 0 && (truth.method.equals("Unary") || truth.method.equals("Retried"));
             if (!responses.isEmpty() && !failsWhole && (all || (bidi && owed > 0))) {
                 owed--;
                 sending = true;
@@ -177,13 +184,13 @@ final class Server {
             }
             if (all) {
                 over = true;
-                truth.status = plan.number("status");
-                Status status = Status.fromCodeValue(truth.status);
-                if (status.isOk()) {
+                truth.status = status;
+                Status ending = Status.fromCodeValue(status);
+                if (ending.isOk()) {
                     headers();
-                    call.close(status, plan.metadata("tmeta"));
+                    call.close(ending, plan.metadata("tmeta"));
                 } else {
-                    call.close(status.withDescription("asked"), plan.metadata("tmeta"));
+                    call.close(ending.withDescription("asked"), plan.metadata("tmeta"));
                 }
             }
         }

@@ -8,6 +8,7 @@ import java.util.Locale;
 /** What one end says of one call. The wire's bytes come from grpc-java's own stream tracers. */
 final class Truth {
     int id;
+    int attempt;
     String method = "";
     int status;
     int requests;
@@ -45,9 +46,9 @@ final class Truth {
         written = true;
         String line = String.format(
                 Locale.ROOT,
-                "{\"id\":%d,\"method\":\"%s\",\"status\":%d,\"requests\":%d,\"request_bytes\":%d,\"responses\":%d,"
+                "{\"id\":%d,\"attempt\":%d,\"method\":\"%s\",\"status\":%d,\"requests\":%d,\"request_bytes\":%d,\"responses\":%d,"
                         + "\"response_bytes\":%d,\"request_wire\":%d,\"response_wire\":%d,\"ms\":%.3f,\"cancelled\":%b}\n",
-                id, method, status, requests, requestBytes, responses, responseBytes, requestWire, responseWire,
+                id, attempt, method, status, requests, requestBytes, responses, responseBytes, requestWire, responseWire,
                 (System.nanoTime() - started) / 1e6, cancelled);
         synchronized (ledger) {
             try {

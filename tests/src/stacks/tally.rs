@@ -1,0 +1,198 @@
+//! Adds up what the views of a pair say of its calls: one line a pair, and what is wrong with it.
+
+use super::compare::{Judged, Outcome, Verdict};
+use super::truth::Expectation;
+use faultline_core::call::Method;
+use std::collections::BTreeMap;
+
+/// How many findings of a kind and view are printed.
+const SHOWN: usize = 4;
+
+/// A pair may miss one call in so many, if the loss was counted.
+const ONE_IN: usize = 10_000;
+
+/// One call in so many may lie on a connection that the peers themselves broke; more, and the pair shows nothing.
+const BROKEN_ONE_IN: usize = 20;
+
+/// One call in so many may be left open although nothing was lost: a server that resets a stream right behind its
+/// answer leaves nobody sure that the client was done.
+const OPEN_ONE_IN: usize = 10;
+
+/// What came out for a pair: a call counts as its worst view says.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Calls that were made (each attempt is one).
+    pub sent: usize,
+    /// Everything that was said of them is right, at every end.
+    pub exact: usize,
+    /// Something false was said of them, or nobody made them.
+    pub wrong: usize,
+    /// They were not seen at some end.
+    pub unseen: usize,
+    /// Nothing false was said, but something was left open.
+    pub inexact: usize,
+    /// Their connection broke at the hands of the peers.
+    pub broken: usize,
+    /// Attempts that a connection's end refused, which its client's stack made again without a word.
+    pub refused: usize,
+    /// What to print below the line.
+    pub findings: Vec<String>,
+    /// What the pair fails for.
+    pub failures: Vec<String>,
+}
+
+/// One end's verdict.
+pub struct View<'a> {
+    /// What it is called in findings.
+    pub name: &'static str,
+    /// What came out.
+    pub verdict: Verdict<'a>,
+    /// What was counted as lost there.
+    pub lost: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    /// Adds up the views of one pair. `partly`: what was left open is no failure.
+    #[must_use]
+    pub fn of(views: &[View<'_>], partly: bool) -> Self {
+        let mut tally = Self::default();
+        let mut worst: BTreeMap<(u32, u32), Outcome> = BTreeMap::new();
+        for view in views {
+            for judged in &view.verdict.judged {
+                let outcome = match &judged.outcome {
+                    // Its client may have found no connection to put it on.
+                    Outcome::Unseen if judged.expectation.broken => Outcome::Inexact(String::new()),
+                    outcome => outcome.clone(),
+                };
+                let worst = worst.entry(key(judged.expectation)).or_insert(Outcome::Exact);
+                *worst = worst.clone().max(outcome);
+            }
+            tally.refused += view.verdict.refused;
+            tally.wrong += view.verdict.strangers.len();
+            tally.note(view, partly);
+        }
+        tally.sent = worst.len();
+        let broken =
+            |view: &View<'_>| view.verdict.judged.iter().filter(|one| one.expectation.broken).count();
+        tally.broken = views.first().map_or(0, broken);
+        if tally.broken * BROKEN_ONE_IN > tally.sent {
+            tally.failures.push(format!("the peers broke {} calls", tally.broken));
+        }
+        for outcome in worst.values() {
+            match outcome {
+                Outcome::Exact => tally.exact += 1,
+                Outcome::Inexact(_) => tally.inexact += 1,
+                Outcome::Unseen => tally.unseen += 1,
+                Outcome::Wrong(_) => tally.wrong += 1,
+            }
+        }
+        tally
+    }
+
+    fn note(&mut self, view: &View<'_>, partly: bool) {
+        let name = view.name;
+        if !view.lost.is_empty() {
+            self.findings.push(format!("{name} lost: {:?}", view.lost));
+        }
+        for stranger in view.verdict.strangers.iter().take(SHOWN) {
+            self.findings.push(format!("{name}, a call that nobody made: {stranger}"));
+        }
+        let (mut wrong, mut open, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
+        for judged in &view.verdict.judged {
+            match &judged.outcome {
+                Outcome::Exact => {}
+                Outcome::Wrong(what) => wrong.push(what.clone()),
+                // A call that its client gave up may end with the connection: nobody said how.
+                Outcome::Inexact(_) if partly || !judged.expectation.certain => {}
+                Outcome::Inexact(what) => open.push(what.clone()),
+                Outcome::Unseen if judged.expectation.broken => {}
+                Outcome::Unseen => unseen.push(format!("{:?}", judged.expectation)),
+            }
+        }
+        let strangers = view.verdict.strangers.len();
+        // What was counted as lost may be left open or missing; what is said must be right all the same.
+        let (counted, calls) = (!view.lost.is_empty(), view.verdict.judged.len());
+        let kinds = [
+            ("wrong", &wrong, wrong.len() + strangers > 0),
+            ("left open", &open, !counted && open.len() * OPEN_ONE_IN > calls),
+            (
+                "unseen",
+                &unseen,
+                !unseen.is_empty() && (!counted || unseen.len() * ONE_IN > calls.max(ONE_IN)),
+            ),
+        ];
+        for (kind, found, fails) in kinds {
+            self.findings.extend(found.iter().take(SHOWN).map(|what| format!("{name}, {kind}: {what}")));
+            if fails {
+                self.failures.push(format!("{name}: {} calls {kind}", found.len().max(strangers)));
+            }
+        }
+    }
+
+    /// Prints a pair's line and what is below it; gives what it fails for.
+    pub fn report(self, pair: &str, more: &str) -> Vec<String> {
+        println!(
+            "{pair:<24} {:>6} calls sent, {:>6} exact, {} wrong, {} unseen, {} left open{more}",
+            self.sent, self.exact, self.wrong, self.unseen, self.inexact,
+        );
+        if self.broken > 0 {
+            println!("    {} calls on a connection that the peers broke", self.broken);
+        }
+        if self.refused > 0 {
+            println!(
+                "    {} views of attempts that ended with their connection and were made again",
+                self.refused
+            );
+        }
+        for finding in self.findings {
+            println!("    {finding}");
+        }
+        self.failures.into_iter().map(|what| format!("{pair}: {what}")).collect()
+    }
+}
+
+fn key(expectation: &Expectation) -> (u32, u32) {
+    (expectation.id, expectation.attempt)
+}
+
+/// How much is known of calls on a connection that was joined late.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// The method was read.
+    pub named: usize,
+    /// The status was read.
+    pub told: usize,
+    /// The status follows from what was seen.
+    pub inferred: usize,
+}
+
+/// Counts what is known, and checks that a pseudonym stands for one method.
+#[must_use]
+pub fn known(judged: &[Judged<'_>]) -> (Known, Vec<String>) {
+    use faultline_core::call::StatusSource;
+    let mut known = Known::default();
+    let mut failures = Vec::new();
+    let mut pseudonyms = BTreeMap::new();
+    for (judged, call) in judged.iter().filter_map(|judged| judged.call.map(|call| (judged, call))) {
+        match call.method {
+            Method::Named(_) => known.named += 1,
+            // Nothing stood for the path: then nothing is claimed.
+            Method::Unresolved(0) => {}
+            Method::Unresolved(pseudonym) => {
+                let method = judged.expectation.method;
+                let before = *pseudonyms.entry((call.connection, pseudonym)).or_insert(method);
+                if before != method {
+                    failures.push(format!("pseudonym {pseudonym:x} stands for {before} and for {method}"));
+                }
+            }
+        }
+        match call.status.source {
+            StatusSource::Wire => known.told += 1,
+            StatusSource::Inferred => known.inferred += 1,
+            StatusSource::Unknown => {}
+        }
+    }
+    failures.sort();
+    failures.dedup();
+    (known, failures)
+}
