@@ -8,8 +8,8 @@ use crate::config::Config;
 use crate::outputs::recording::{self, Recorder};
 use crate::outputs::{Published, http};
 use crate::sources::cgroups::Cgroups;
-use crate::sources::elsewhere;
 use crate::sources::probes::{Options, Probes, clock};
+use crate::sources::{elsewhere, heap};
 use anyhow::{Context, bail};
 use faultline_core::event::{Event, Missing, Started};
 use faultline_core::pipeline::Pipeline;
@@ -53,6 +53,7 @@ pub enum Purpose {
 /// # Errors
 /// When a required part cannot be had or breaks: each error says which, and what to do.
 pub fn run(config: Config, purpose: Purpose) -> anyhow::Result<()> {
+    heap::limit();
     log_to_stderr(&config.log)?;
     let runtime = Builder::new_multi_thread()
         .worker_threads(THREADS)

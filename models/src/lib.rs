@@ -13,6 +13,7 @@ use faultline_core::encode::{CHANNELS, Contract, Mismatch, STEPS};
 use faultline_core::score::{Model, ModelError};
 use ndarray::{Array3, ArrayView3, Ix3};
 use ort::environment::Environment;
+use ort::ep::CPU;
 use ort::session::Session;
 use ort::value::TensorRef;
 use sha2::{Digest, Sha256};
@@ -135,7 +136,8 @@ fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     std::fs::read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })
 }
 
-/// One thread, and no pool that outlives a call: the agent is a guest on the node.
+/// One thread, no pool that outlives a call, and no memory set aside for the next one: the agent is a guest on the
+/// node, and asks once a step.
 fn session(model: &[u8], runtime: Option<&Path>) -> Result<Session, LoadError> {
     let environment = environment(runtime)?;
     let refused = |error: &dyn std::fmt::Display| LoadError::Refused(error.to_string());
@@ -144,6 +146,12 @@ fn session(model: &[u8], runtime: Option<&Path>) -> Result<Session, LoadError> {
         .with_intra_threads(1)
         .map_err(|error| refused(&error))?
         .with_inter_threads(1)
+        .map_err(|error| refused(&error))?
+        .with_memory_pattern(false)
+        .map_err(|error| refused(&error))?
+        .with_prepacking(false)
+        .map_err(|error| refused(&error))?
+        .with_execution_providers([CPU::default().with_arena_allocator(false).build()])
         .map_err(|error| refused(&error))?;
     builder.commit_from_memory(model).map_err(|error| refused(&error))
 }

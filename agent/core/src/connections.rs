@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Ends kept at once. The kernel's table holds as many; beyond it the longest silent leave first.
-pub const MAX_CONNECTIONS: usize = 16_384;
+/// Ends kept at once, as many as the decoder follows: ten thousand connections with both ends on the node, and
+/// those that a connection for each call leaves behind in a step. Beyond it the longest silent leave first.
+pub const MAX_CONNECTIONS: usize = 32_768;
 
 /// Addresses remembered beyond the life of their connections: where servers listen and how remote ends are
 /// called. A node talks to a few hundred.
@@ -254,13 +255,13 @@ impl Connections {
         let mut ends: Vec<(bool, Timestamp, ConnectionId)> =
             self.ends.iter().map(|(id, end)| (end.closed.is_none(), end.last_seen, *id)).collect();
         ends.sort_unstable();
-        let leaving = (MAX_CONNECTIONS / EVICTED_SHARE).max(1);
-        let mut open = 0;
-        for (is_open, _, id) in ends.into_iter().take(leaving) {
-            open += u64::from(is_open);
+        // Closed ones leave first, but are not free: until their step ends nobody knows whose calls they had.
+        ends.truncate((MAX_CONNECTIONS / EVICTED_SHARE).max(1));
+        let evicted = ends.len() as u64;
+        for (_, _, id) in ends {
             self.remove(id);
         }
-        open
+        evicted
     }
 
     fn remove(&mut self, id: ConnectionId) {

@@ -8,6 +8,9 @@ use crate::window::{EdgeSignal, EdgeWindow, Signal, Window};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
+/// Windows for which room is made at once.
+const ROOM: usize = 24;
+
 /// The windows of every service and edge, newest last, at most `keep` steps of each.
 #[derive(Clone, Debug)]
 pub struct History {
@@ -164,6 +167,9 @@ fn push<W>(windows: &mut VecDeque<(Step, W)>, keep: usize, step: Step, window: W
     }
     if windows.len() == keep {
         windows.pop_front();
+    } else if windows.len() == windows.capacity() {
+        // Left to itself it would double, and half of what a node keeps would be room for nothing.
+        windows.reserve_exact((keep - windows.len()).min(ROOM));
     }
     windows.push_back((step, window));
 }

@@ -8,7 +8,7 @@ pub mod authority;
 pub mod places;
 
 use crate::units::ServiceId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A service's name. Ordered by namespace, then name.
@@ -44,6 +44,8 @@ pub struct Services {
     by_text: BTreeMap<Arc<str>, ServiceId>,
     next: u32,
     max: usize,
+    /// Names beyond the bound, so that each is counted once; as many as have room.
+    refused: BTreeSet<Arc<str>>,
     overflowed: u64,
 }
 
@@ -60,7 +62,14 @@ impl Services {
     /// No service yet, and never more than `max` besides [`Name::OTHER`].
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { names: BTreeMap::new(), by_text: BTreeMap::new(), next: 0, max: max.max(1), overflowed: 0 }
+        Self {
+            names: BTreeMap::new(),
+            by_text: BTreeMap::new(),
+            next: 0,
+            max: max.max(1),
+            refused: BTreeSet::new(),
+            overflowed: 0,
+        }
     }
 
     /// The id of a name, a new one where it is new; beyond the bound that of [`Name::OTHER`].
@@ -69,9 +78,15 @@ impl Services {
             return *id;
         }
         if &*name.text != Name::OTHER && self.names.len() >= self.max {
-            self.overflowed += 1;
+            // Where even these are too many, one that comes again counts again.
+            if self.refused.len() >= self.max {
+                self.overflowed += u64::from(!self.refused.contains(&name.text));
+            } else if self.refused.insert(name.text.clone()) {
+                self.overflowed += 1;
+            }
             return self.intern(&Name::plain(Name::OTHER));
         }
+        self.refused.remove(&name.text);
         let id = ServiceId(self.next);
         self.next = self.next.saturating_add(1);
         self.by_text.insert(name.text.clone(), id);
@@ -121,7 +136,7 @@ impl Services {
         self.by_text.iter().map(|(text, id)| (text, *id))
     }
 
-    /// How often a name was beyond the bound since this was last asked.
+    /// How many names were found to be beyond the bound since this was last asked.
     pub fn take_overflowed(&mut self) -> u64 {
         std::mem::take(&mut self.overflowed)
     }

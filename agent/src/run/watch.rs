@@ -4,6 +4,7 @@
 use crate::config::Config;
 use crate::outputs::recording::Recorder;
 use crate::outputs::{Published, Snapshot};
+use crate::sources::heap;
 use faultline_core::event::{Event, Missing};
 use faultline_core::pipeline::{GRACE, Pipeline};
 use faultline_core::recording::Item;
@@ -96,6 +97,7 @@ impl Watch {
         if let Some(report) = report {
             self.say(&report);
             self.published.publish(Snapshot { report, totals: self.pipeline.totals().clone() });
+            heap::trim();
         }
     }
 

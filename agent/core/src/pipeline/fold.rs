@@ -29,7 +29,9 @@ pub(super) struct Folded {
     /// Services that got another name, in order.
     pub(super) changes: Vec<Change>,
     /// What Prometheus counts: each view's calls.
-    pub(super) series: Vec<(Edge, Series, CallTotals)>,
+    pub(super) series: Vec<(Edge, Series, Box<CallTotals>)>,
+    /// Calls whose method lost its name before.
+    pub(super) nameless: u64,
 }
 
 /// One service in one step.
@@ -198,7 +200,10 @@ fn fold_end(world: &mut World, folded: &mut Folded, end: &End, step: ConnectionS
     service.lost += step.lost;
     service.transport.merge(&step.transport);
     service.flow.merge(&step.flow);
-    service.ended_streams.merge(&step.streams);
+    if let Some(streams) = &step.streams {
+        service.ended_streams.merge(streams);
+    }
+    folded.nameless += step.nameless;
     let carried = if end.side == View::Server { &mut service.served } else { &mut service.calling };
     match (grpc, connection.protocol) {
         (true, _) => carried.http2 += 1,

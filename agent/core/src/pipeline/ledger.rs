@@ -10,14 +10,14 @@ use crate::identity::places::Change;
 use crate::report::ServiceKind;
 use crate::totals::{CallLabels, Totals};
 use crate::units::{Nanos, ServiceId, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An edge without traffic for so long leaves the graph: longer than most jobs' periods, short enough that
 /// a service that moved away is not blamed.
 const EDGE_LIFE: Nanos = Nanos::from_secs(300);
 
 /// Edges to each service of the bound, on average; those beyond are counted and left out.
-const EDGES_PER_SERVICE: usize = 8;
+const EDGES_PER_SERVICE: usize = 4;
 
 /// What is kept of a service.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +56,8 @@ pub(super) struct Ledger {
     pub(super) totals: Totals,
     step_length: Nanos,
     max_edges: usize,
+    /// Edges beyond the bound, so that each is counted once; as many as have room.
+    refused: BTreeSet<Edge>,
 }
 
 impl Life {
@@ -78,6 +80,7 @@ impl Ledger {
             totals: Totals::default(),
             step_length,
             max_edges: max_services.saturating_mul(EDGES_PER_SERVICE),
+            refused: BTreeSet::new(),
         }
     }
 
@@ -163,15 +166,18 @@ impl Ledger {
         lost: &mut BTreeMap<LossReason, u64>,
     ) {
         let (edges, max_edges, totals) = (&mut self.edges, self.max_edges, &mut self.totals);
+        let refused = &mut self.refused;
         folded.edges.retain(|key, sums| {
             if !edges.contains_key(key) {
                 if !sums.traffic {
                     return false;
                 }
                 if edges.len() >= max_edges {
-                    *lost.entry(LossReason::ServiceOverflow).or_default() += 1;
+                    let new = refused.len() < max_edges && refused.insert(*key) || !refused.contains(key);
+                    *lost.entry(LossReason::ServiceOverflow).or_default() += u64::from(new);
                     return false;
                 }
+                refused.remove(key);
             }
             let kind = if sums.grpc { EdgeKind::Grpc } else { EdgeKind::Tcp };
             let edge = edges.entry(*key).or_insert(EdgeLife { last_traffic: step, kind, calls: 0 });
@@ -201,6 +207,9 @@ impl Ledger {
         services: &Services,
         lost: &mut BTreeMap<LossReason, u64>,
     ) {
+        if folded.nameless > 0 {
+            *lost.entry(LossReason::MethodOverflow).or_default() += folded.nameless;
+        }
         for ((caller, callee), series, calls) in std::mem::take(&mut folded.series) {
             let is_server = series.view == View::Server;
             let (own, peer) = if is_server { (callee, caller) } else { (caller, callee) };

@@ -2,7 +2,7 @@
 //! [`super::fold`] sums them up to services and edges when the step closes, because only then is it known
 //! best whose they are.
 
-use crate::call::{Call, Method, View};
+use crate::call::{Call, Kind, Method, View};
 use crate::connections::Counted;
 use crate::coverage::{Bytes, Fate};
 use crate::event::{CgroupSample, ConnectionSample, Protocol};
@@ -54,15 +54,18 @@ pub(super) struct ConnectionStep {
     /// What flow control did.
     pub(super) flow: FlowSums,
     /// Calls of the server's view that were streams.
-    pub(super) streams: StreamSums,
+    pub(super) streams: Option<Box<StreamSums>>,
     /// It was opened in this step; with its connect time.
     pub(super) opened: Option<Option<Nanos>>,
     /// Lost on it.
     pub(super) lost: u64,
     /// Calls by the host that callers used.
     pub(super) hosts: BTreeMap<Arc<str>, u64>,
-    /// Calls by what Prometheus tells them apart by.
-    pub(super) series: BTreeMap<Series, CallTotals>,
+    /// Calls by what Prometheus tells them apart by; boxed, because a map makes room for eleven at once and most
+    /// connections have one.
+    pub(super) series: BTreeMap<Series, Box<CallTotals>>,
+    /// Calls whose method lost its name to the bound.
+    pub(super) nameless: u64,
 }
 
 /// What Prometheus tells the calls of one connection apart by.
@@ -109,7 +112,9 @@ impl ConnectionStep {
             View::Client => self.client.add(call),
             View::Server => {
                 self.server.add(call);
-                self.streams.add(call);
+                if call.kind() != Kind::Unary {
+                    self.streams.get_or_insert_default().add(call);
+                }
             }
         }
         let method = match &call.method {
@@ -119,6 +124,7 @@ impl ConnectionStep {
         let mut series =
             Series { view: call.view, method, status: status_name(call.status.code), failed: call.failed() };
         if self.series.len() >= MAX_SERIES && !self.series.contains_key(&series) {
+            self.nameless += u64::from(series.method != *nameless);
             series.method = nameless.clone();
         }
         self.series.entry(series).or_default().observe(call);

@@ -2,7 +2,7 @@
 //! in, sums of an edge's end, a service or a whole run flow out.
 
 use super::latency::Latencies;
-use crate::call::{Call, Kind, View};
+use crate::call::{Call, View};
 use crate::event::{Ended, FlowSample};
 use crate::totals::Histogram;
 use crate::units::Nanos;
@@ -117,12 +117,10 @@ impl LimitSums {
 }
 
 impl StreamSums {
-    /// Adds a call, if it was a stream.
+    /// Adds a call that was a stream.
     pub fn add(&mut self, call: &Call) {
-        if call.kind() != Kind::Unary {
-            self.durations.add(call.duration);
-            self.histogram.observe(&STREAM_BUCKETS, call.duration.as_secs_f64());
-        }
+        self.durations.add(call.duration);
+        self.histogram.observe(&STREAM_BUCKETS, call.duration.as_secs_f64());
     }
 
     /// Adds all of another.
