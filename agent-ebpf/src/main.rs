@@ -35,15 +35,17 @@ mod socket;
 #[cfg(target_arch = "bpf")]
 mod state;
 #[cfg(target_arch = "bpf")]
+mod tls;
+#[cfg(target_arch = "bpf")]
 mod walk;
 #[cfg(target_arch = "bpf")]
 mod whole;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use crate::{observe, socket};
-    use aya_ebpf::macros::{cgroup_skb, sock_ops};
-    use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
+    use crate::{observe, socket, tls};
+    use aya_ebpf::macros::{cgroup_skb, sock_ops, uprobe, uretprobe};
+    use aya_ebpf::programs::{ProbeContext, RetProbeContext, SkBuffContext, SockOpsContext};
     use faultline_abi::direction;
 
     /// The verdict that lets a packet pass; no program knows another.
@@ -65,6 +67,24 @@ mod programs {
     pub fn faultline_socket(ctx: SockOpsContext) -> u32 {
         socket::changed(&ctx);
         PASS as u32
+    }
+
+    #[uprobe]
+    pub fn faultline_tls_enter(ctx: ProbeContext) -> u32 {
+        tls::enter(&ctx);
+        0
+    }
+
+    #[uretprobe]
+    pub fn faultline_tls_leave(ctx: RetProbeContext) -> u32 {
+        tls::leave(&ctx);
+        0
+    }
+
+    #[uprobe]
+    pub fn faultline_tls_record(ctx: ProbeContext) -> u32 {
+        tls::record(&ctx);
+        0
     }
 
     #[panic_handler]

@@ -9,6 +9,7 @@ use crate::packet::{self, FIN, Packet, RST, SYN};
 use crate::sample::{exchange, sample};
 use crate::socket::{closed, opened};
 use crate::state::{Connection, Direction, Scratch};
+use crate::tls;
 use aya_ebpf::bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_ns, bpf_sk_fullsock, bpf_sk_storage_get,
@@ -55,12 +56,19 @@ pub fn packet(ctx: &SkBuffContext, way: u32) {
     let c = unsafe { &mut *connection };
     if signal || c.opened == 0 || c.protocol == protocol::UNKNOWN {
         unusual(skb, &raw mut packet, way);
+        // Here and not in there: 6.1 has no stack to spare for it.
+        if c.protocol == protocol::TLS {
+            tls::socket::meet(skb, &packet, c, way);
+        }
         return;
     }
     if c.protocol == protocol::HTTP2 {
         segment(skb, &packet, c, way);
     } else {
         exchange(c, (way == direction::SENT) == (c.asks != 0));
+        if c.protocol == protocol::TLS {
+            tls::socket::meet(skb, &packet, c, way);
+        }
     }
     // SAFETY: no arguments.
     let ticks = unsafe { bpf_jiffies64() };
@@ -270,13 +278,11 @@ fn toward(c: &mut Connection, way: u32) -> &mut Direction {
 #[inline(always)]
 fn with_other_protocol(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection, way: u32) {
     exchange(c, (way == direction::SENT) == (c.asks != 0));
-    if c.protocol != protocol::UNKNOWN {
-        return;
+    if c.protocol == protocol::UNKNOWN {
+        c.protocol = classify(skb, packet, c.fresh != 0, c.tries);
+        c.tries = if c.protocol == protocol::TLS { 0 } else { c.tries + 1 };
     }
-    let class = classify(skb, packet, c.fresh != 0, c.tries);
-    c.tries += 1;
-    c.protocol = class;
-    if class == protocol::HTTP2 {
+    if c.protocol == protocol::HTTP2 {
         segment(skb, packet, c, way);
     }
 }

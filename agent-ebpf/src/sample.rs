@@ -3,6 +3,7 @@
 
 use crate::maps::{RECORDS, count_loss, wakeup};
 use crate::state::Connection;
+use crate::tls;
 use crate::walk::opaque;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use faultline_abi::{BUCKETS, Head, SampleRecord, kind, loss};
@@ -68,6 +69,7 @@ pub fn sample(
     received: u64,
 ) {
     c.sampled_at = now;
+    tls::socket::sampled(c);
     let Some(mut entry) = RECORDS.reserve::<SampleRecord>(0) else {
         count_loss(loss::RING_FULL);
         return;
@@ -82,7 +84,7 @@ pub fn sample(
             at: now,
             cookie: c.cookie,
         });
-        (&raw mut (*record).protocol).write(c.protocol);
+        (&raw mut (*record).protocol).write(tls::socket::spoken(c));
         (&raw mut (*record).rtt_micros).write(srtt_eighths >> 3);
         (&raw mut (*record).retransmits).write(retransmits.wrapping_sub(c.base_retransmits));
         (&raw mut (*record).segments_sent).write(segments.wrapping_sub(c.base_segments));

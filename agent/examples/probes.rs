@@ -12,7 +12,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let probes = match Probes::attach(&Options::default()) {
         Ok(probes) => probes,
         Err(error) => {
-            for finding in probe_support(None) {
+            for finding in probe_support(None, false) {
                 println!("{finding:?}");
             }
             return Err(error.into());

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 /// # Errors
 /// Never; the findings are the answer.
 pub fn run(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
-    let mut findings = probe_support(config.cgroup_root.as_deref());
+    let mut findings = probe_support(config.cgroup_root.as_deref(), config.tls.is_some());
     findings.push(port(config));
     findings.push(model(config));
     findings.extend(elsewhere::look().map(way));

@@ -99,6 +99,19 @@ pub struct RunFlags {
     /// Services beyond this are counted under `_OTHER` [default: 1000]
     #[arg(long, env = "FAULTLINE_MAX_SERVICES", value_name = "N")]
     pub max_services: Option<usize>,
+    /// See the calls of gRPC over TLS through uprobes on OpenSSL's libssl: some microseconds for each of its
+    /// reads and writes. Other TLS libraries stay encrypted
+    #[arg(long, env = "FAULTLINE_TLS")]
+    pub tls: bool,
+    /// Only these processes, by id, name, or a cgroup path (with a `/`); `*` stands for anything; may be
+    /// repeated; implies --tls [default: every process]
+    #[arg(
+        long = "tls-process",
+        env = "FAULTLINE_TLS_PROCESSES",
+        value_name = "PATTERN",
+        value_delimiter = ','
+    )]
+    pub tls_processes: Vec<String>,
     /// What to log: error, warn, info, debug, or a filter such as `faultline=debug`; `faultline_probes=debug`
     /// are the kernel programs' own messages [default: info]
     #[arg(long, env = "FAULTLINE_LOG", value_name = "FILTER")]

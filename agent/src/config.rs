@@ -2,6 +2,7 @@
 //! that says which setting, where, and what it must be.
 
 use crate::cli::RunFlags;
+use crate::sources::tls::Selection;
 use faultline_core::pipeline::Settings;
 use faultline_core::units::Nanos;
 use serde::Deserialize;
@@ -40,6 +41,8 @@ pub struct Config {
     pub names: Vec<NameRule>,
     /// What the pipeline is told.
     pub settings: Settings,
+    /// Whose TLS to see; `None`: nobody's.
+    pub tls: Option<Selection>,
     /// What to log.
     pub log: String,
 }
@@ -110,6 +113,9 @@ struct File {
     #[serde(default)]
     names: BTreeMap<String, String>,
     max_services: Option<usize>,
+    tls: Option<bool>,
+    #[serde(default)]
+    tls_processes: Vec<String>,
     log: Option<String>,
 }
 
@@ -142,6 +148,7 @@ impl Config {
                 flags.baseline_steps.or(file.baseline_steps),
                 flags.max_services.or(file.max_services),
             )?,
+            tls: parse_tls(flags.tls || file.tls == Some(true), flags.tls_processes, file.tls_processes),
             log: flags.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
         })
     }
@@ -228,6 +235,12 @@ fn parse_settings(
     Ok(settings)
 }
 
+/// A selection asks for TLS by itself; flags replace the file's.
+fn parse_tls(wanted: bool, flags: Vec<String>, file: Vec<String>) -> Option<Selection> {
+    let patterns = if flags.is_empty() { file } else { flags };
+    (wanted || !patterns.is_empty()).then(|| Selection::of(&patterns))
+}
+
 fn parse_time(text: &str) -> Option<Nanos> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(split)?;
@@ -256,7 +269,7 @@ fn host_name() -> String {
 /// Whether `text` is what `pattern` describes: `*` stands for any run of characters, slashes too. Looks at
 /// each `*` from the left and takes the earliest place that fits, which is enough when nothing but `*`
 /// is special.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };
@@ -328,7 +341,7 @@ mod tests {
         check_refused(
             "node = \"a\"\n\nlissen = \"x\"\n",
             &expect![
-                "line 3: unknown field `lissen`, expected one of `listen`, `cgroup_root`, `step`, `baseline_steps`, `node`, `model`, `onnx_runtime`, `record`, `ring_size`, `names`, `max_services`, `log`"
+                "line 3: unknown field `lissen`, expected one of `listen`, `cgroup_root`, `step`, `baseline_steps`, `node`, `model`, `onnx_runtime`, `record`, `ring_size`, `names`, `max_services`, `tls`, `tls_processes`, `log`"
             ],
         );
         check_refused("step = 5", &expect![[r#"line 1: invalid type: integer `5`, expected a string"#]]);

@@ -9,12 +9,13 @@ use crate::outputs::recording::{self, Recorder};
 use crate::outputs::{Published, http};
 use crate::sources::cgroups::Cgroups;
 use crate::sources::probes::{Options, Probes, clock};
-use crate::sources::{elsewhere, heap};
+use crate::sources::{elsewhere, heap, tls};
 use anyhow::{Context, bail};
 use faultline_core::event::{Event, Missing, Started};
 use faultline_core::pipeline::Pipeline;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -32,6 +33,9 @@ const QUEUE: usize = 16_384;
 
 /// How often cgroup files are read: counters lose nothing between two readings.
 const CGROUP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// News of libraries on their way to who attaches to them; who finds them waits when it is full.
+const LIBRARIES: usize = 64;
 
 /// One thread drains the kernel's ring while another closes a step.
 const THREADS: usize = 2;
@@ -78,9 +82,17 @@ async fn start(config: Arc<Config>, purpose: Purpose) -> anyhow::Result<()> {
         ring_bytes: config.ring_size,
         // Their messages cost time in the kernel, so the programs are loaded without them unless asked for.
         kernel_log: tracing::enabled!(target: "faultline_probes", tracing::Level::DEBUG),
+        tls: config.tls.is_some(),
     })?;
 
     let published = Arc::new(Published::default());
+    if let Some(cost) = probes.tls_cost() {
+        info!(
+            nanoseconds = cost.nanos(),
+            "watching TLS; so much a probe costs the process that runs into it"
+        );
+        published.count_tls(cost);
+    }
     let (stop, stopped) = signalled::channel(false);
     let (sender, events) = mpsc::channel(QUEUE);
     let pipeline = pipeline(&config, &published, events, &sender).await?;
@@ -161,6 +173,19 @@ async fn sources(
             let _unheard = sender.send(Event::Missing(missing)).await;
         }
     }
+    let probes = match config.tls.clone() {
+        Some(selection) => {
+            let (changes, libraries) = mpsc::channel(LIBRARIES);
+            let watch = tls::Watch::new(Path::new("/proc"), selection);
+            let stopped = stopped.clone();
+            tasks.spawn(async move {
+                watch.run(changes, stopped).await;
+                Ok(())
+            });
+            probes.with_libraries(libraries)
+        }
+        None => probes,
+    };
     tasks.spawn({
         let (sender, stopped) = (sender.clone(), stopped.clone());
         async move {

@@ -41,6 +41,8 @@ pub mod protocol {
     pub const TLS: u32 = 2;
     /// Something else.
     pub const OTHER: u32 = 3;
+    /// HTTP/2 inside TLS, whose plaintext is seen.
+    pub const HTTP2_IN_TLS: u32 = 4;
 }
 
 /// Values of [`SegmentRecord::direction`].
@@ -69,6 +71,28 @@ pub mod loss {
     pub const SEGMENT: u32 = 2;
     /// How many places there are.
     pub const PLACES: u32 = 3;
+}
+
+/// What the agent and the programs on libssl agree on.
+pub mod tls {
+    /// A value of `TLS_MACHINE`: arguments in rdi, rsi, rdx, rcx, the answer in rax.
+    pub const X86_64: u8 = 0;
+    /// Another one: arguments in x0 to x3, the answer in x0.
+    pub const AARCH64: u8 = 1;
+
+    /// A bit of an attachment's cookie: the function reads or writes plaintext.
+    pub const CARRIES: u64 = 1;
+    /// It writes.
+    pub const WRITES: u64 = 2;
+    /// It answers 1 and puts the number of bytes where its fourth argument says.
+    pub const COUNTS: u64 = 4;
+
+    /// A place in the per-CPU array `TLS_RUNS`: how often a probe ran.
+    pub const RUNS: u32 = 0;
+    /// How often one passed plaintext on.
+    pub const PASSED: u32 = 1;
+    /// How many places there are.
+    pub const PLACES: u32 = 2;
 }
 
 /// The programs wake the agent at most once in so many nanoseconds; the agent looks into the ring by itself

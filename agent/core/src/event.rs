@@ -262,6 +262,16 @@ pub enum Protocol {
     Tls,
     /// Something else.
     Other,
+    /// HTTP/2 inside TLS, whose plaintext is seen where the TLS library is called.
+    Http2InTls,
+}
+
+impl Protocol {
+    /// Whether its calls are seen.
+    #[must_use]
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::Http2InTls)
+    }
 }
 
 /// What TCP and the kernel programs say of a connection's end. Counters are totals since the connection was

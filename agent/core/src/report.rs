@@ -75,6 +75,8 @@ pub struct ServiceReport {
     pub kind: ServiceKind,
     /// Its state.
     pub state: ServiceState,
+    /// How its encrypted connections are seen.
+    pub seen_through: Option<String>,
     /// Why it is masked out of scoring.
     pub masked: Option<String>,
     /// What was seen of it; `None` for one that is not on this node.
@@ -259,7 +261,8 @@ pub struct Evidence {
 /// What was seen and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Coverage {
-    /// Open connections by what they carry: `http2`, `tls`, `other`, `unknown`.
+    /// Open connections by what they carry: `http2`, `http2_in_tls` (its plaintext is seen through libssl),
+    /// `tls` (encrypted), `other`, `unknown`.
     pub connections: BTreeMap<String, u64>,
     /// Calls decoded since the agent started, both views.
     pub calls: u64,

@@ -9,6 +9,7 @@ mod seen;
 mod series;
 
 use super::{Published, Snapshot};
+use crate::sources::tls::Cost;
 use faultline_core::call::Method;
 use faultline_core::report::{Report, ServiceReport, State};
 use faultline_core::totals::{
@@ -56,6 +57,9 @@ impl Collector for Latest {
         let latest = self.published.latest();
         let ready = if latest.is_some() { 1.0 } else { 0.0 };
         series.gauge("faultline_ready", "1 once the first step has closed", [([], ready)])?;
+        if let Some(cost) = self.published.tls() {
+            watching_tls(&mut series, cost)?;
+        }
         let Some(snapshot) = latest else {
             return Ok(());
         };
@@ -69,6 +73,27 @@ impl Collector for Latest {
         seen::services(&mut series, &snapshot)?;
         seen::node(&mut series, &snapshot.report)
     }
+}
+
+/// What watching TLS costs the watched processes.
+fn watching_tls(series: &mut Series<'_>, cost: &Cost) -> Result<(), Error> {
+    let (runs, seconds) = (cost.runs() as f64, cost.nanos() as f64 / 1e9);
+    series.gauge(
+        "faultline_tls_attached",
+        "Libraries, or processes' libraries, whose TLS is watched",
+        [([], cost.attached() as f64)],
+    )?;
+    series.counter("faultline_tls_probe_runs_total", "Probes in libssl that ran", [([], runs)])?;
+    series.counter(
+        "faultline_tls_plaintext_total",
+        "Reads and writes of libssl that were bound to a socket and followed",
+        [([], cost.passed() as f64)],
+    )?;
+    series.counter(
+        "faultline_tls_probe_cpu_seconds_total",
+        "CPU time that probes took from the watched processes: runs times what one was measured to cost here",
+        [([], runs * seconds)],
+    )
 }
 
 /// The RPC durations that OpenTelemetry's semantic conventions name.

@@ -6,3 +6,4 @@ pub mod heap;
 pub mod identity;
 pub mod probes;
 pub mod replay;
+pub mod tls;

@@ -73,7 +73,7 @@ fn services(out: &mut String, report: &Report) -> std::fmt::Result {
             bytes(service.memory_bytes),
             p_value(service.p_value),
             percent(service.seen.as_ref().and_then(|seen| seen.ratio)),
-            service.masked.as_deref().unwrap_or_default(),
+            service.masked.as_deref().or(service.seen_through.as_deref()).unwrap_or_default(),
         );
         writeln!(out, "{}", row.trim_end())?;
     }

@@ -76,8 +76,10 @@ pub(super) struct ServiceFold {
 /// Open ends by what they carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Carried {
-    /// HTTP/2 in clear text.
+    /// HTTP/2 that is seen.
     pub(super) http2: u64,
+    /// Of those: inside TLS.
+    pub(super) in_tls: u64,
     /// TLS.
     pub(super) tls: u64,
     /// All else.
@@ -91,7 +93,7 @@ pub(super) struct Carried {
 pub(super) struct EdgeFold {
     /// The caller's end is seen.
     pub(super) client_seen: bool,
-    /// HTTP/2 in clear text was seen.
+    /// HTTP/2 was seen.
     pub(super) grpc: bool,
     /// Something passed in this step.
     pub(super) traffic: bool,
@@ -193,7 +195,7 @@ fn fold_end(world: &mut World, folded: &mut Folded, end: &End, step: ConnectionS
         connection.in_flight.as_ref().filter(|seen| seen.at > since && connection.closed.is_none());
     let streams = in_flight.map_or(0, |seen| u64::from(seen.streams));
     let oldest = in_flight.and_then(|seen| seen.oldest_unanswered).unwrap_or_default();
-    let grpc = connection.protocol == Protocol::Http2 || connection.decoded;
+    let grpc = connection.protocol.is_http2() || connection.decoded;
 
     let service = folded.services.entry(own).or_default();
     service.local = true;
@@ -206,7 +208,10 @@ fn fold_end(world: &mut World, folded: &mut Folded, end: &End, step: ConnectionS
     folded.nameless += step.nameless;
     let carried = if end.side == View::Server { &mut service.served } else { &mut service.calling };
     match (grpc, connection.protocol) {
-        (true, _) => carried.http2 += 1,
+        (true, protocol) => {
+            carried.http2 += 1;
+            carried.in_tls += u64::from(protocol == Protocol::Http2InTls);
+        }
         (_, Protocol::Tls) => carried.tls += 1,
         _ => carried.other += 1,
     }

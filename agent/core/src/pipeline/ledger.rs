@@ -26,6 +26,8 @@ pub(super) struct Life {
     pub(super) steps: u64,
     /// It speaks gRPC.
     pub(super) grpc: bool,
+    /// Lately some of it inside TLS.
+    pub(super) in_tls: bool,
     /// It lives on this node.
     pub(super) local: bool,
     /// Calls served.
@@ -94,6 +96,7 @@ impl Ledger {
             let life = self.lives.entry(change.to).or_default();
             life.steps = life.steps.max(old.steps);
             life.grpc |= old.grpc;
+            life.in_tls |= old.in_tls;
             life.local |= old.local;
             life.served += old.served;
             life.made += old.made;
@@ -127,6 +130,7 @@ impl Ledger {
             life.steps += 1;
             life.local |= service.local;
             life.grpc |= service.served.http2 + service.calling.http2 > 0;
+            life.in_tls = service.served.in_tls + service.calling.in_tls > 0;
             life.served += service.server.count;
             life.made += service.made.count;
         }

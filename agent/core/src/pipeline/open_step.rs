@@ -145,7 +145,7 @@ impl ConnectionStep {
         self.exchanges.add(&sample.exchanges);
         let unseen = now.unseen.saturating_sub(counted.unseen);
         let fate = match sample.protocol {
-            Protocol::Http2 => Fate::Decoded,
+            Protocol::Http2 | Protocol::Http2InTls => Fate::Decoded,
             // What a library was about to encrypt was read.
             Protocol::Tls if decoded => Fate::Decoded,
             Protocol::Tls => Fate::Encrypted,

@@ -30,6 +30,9 @@ const SUSPECT_SHARE: f64 = 0.5;
 /// A service that is so unusual is marked, incident or not.
 const UNUSUAL: f64 = 0.005;
 
+/// What is said of a service some of whose connections are encrypted and seen all the same.
+const SEEN_IN_TLS: &str = "TLS seen through libssl";
+
 /// What was found out about a step.
 pub(super) struct Findings<'a> {
     /// Which.
@@ -156,6 +159,7 @@ impl Pipeline {
             namespace: namespace.map(str::to_owned),
             kind: life.kind(),
             state,
+            seen_through: life.in_tls.then(|| SEEN_IN_TLS.to_owned()),
             masked,
             seen: self.seen(name, sight),
             flow: self.flow.get(&id).cloned(),
@@ -233,12 +237,13 @@ impl Pipeline {
 
     fn coverage(&self) -> Coverage {
         let mut connections: BTreeMap<String, u64> =
-            ["http2", "tls", "other", "unknown"].map(|name| (name.to_owned(), 0)).into();
+            ["http2", "http2_in_tls", "tls", "other", "unknown"].map(|name| (name.to_owned(), 0)).into();
         for (_, connection) in self.world.connections.iter().filter(|(_, end)| end.closed.is_none()) {
             let name = match connection.protocol {
                 Protocol::Http2 => "http2",
                 Protocol::Unknown if connection.decoded => "http2",
                 Protocol::Tls => "tls",
+                Protocol::Http2InTls => "http2_in_tls",
                 Protocol::Other => "other",
                 Protocol::Unknown => "unknown",
             };

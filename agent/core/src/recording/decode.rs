@@ -160,6 +160,7 @@ fn sampled(e: &wire::ConnectionSample) -> Result<ConnectionSample, Wrong> {
             0 => Protocol::Unknown,
             1 => Protocol::Http2,
             2 => Protocol::Tls,
+            4 => Protocol::Http2InTls,
             3 => Protocol::Other,
             other => return Err(wrong("protocol", other)),
         },

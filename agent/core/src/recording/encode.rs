@@ -184,6 +184,7 @@ fn sampled(e: &ConnectionSample) -> wire::ConnectionSample {
             Protocol::Unknown => 0,
             Protocol::Http2 => 1,
             Protocol::Tls => 2,
+            Protocol::Http2InTls => 4,
             Protocol::Other => 3,
         },
         rtt: nanos(e.rtt),

@@ -1,12 +1,16 @@
 //! Loads the kernel programs and attaches them to the cgroup v2 root.
 
 use super::support;
+use super::uprobes::{MACHINE, Uprobes};
+use crate::sources::tls::{Change, Cost};
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::links::CgroupAttachMode;
 use aya::programs::{CgroupSkb, CgroupSkbAttachType, ProgramError, SockOps};
 use aya::{Ebpf, EbpfLoader};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::mpsc::Receiver;
 
 /// The kernel programs, as `cargo xtask probes` built them.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
@@ -19,6 +23,9 @@ const DEFAULT_RING: u32 = 8 << 20;
 /// The verbosity of the programs' own log that `kernel_log` asks for (debug, of aya-log's levels).
 const LOG_DEBUG: u8 = 4;
 
+/// The tables of what watches TLS.
+const TLS_MAPS: [&str; 5] = ["TLS_CALLS", "TLS_MARKS", "TLS_SESSIONS", "TLS_STREAMS", "TLS_DESKS"];
+
 /// How to attach.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -28,11 +35,13 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Load the programs' own debug messages; without it they are not even in the kernel.
     pub kernel_log: bool,
+    /// Load what watches TLS; without it not even its tables take memory.
+    pub tls: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cgroup_root: None, ring_bytes: DEFAULT_RING, kernel_log: false }
+        Self { cgroup_root: None, ring_bytes: DEFAULT_RING, kernel_log: false, tls: false }
     }
 }
 
@@ -63,6 +72,14 @@ pub enum AttachError {
         /// What to do about it.
         fix: String,
     },
+    /// This machine has no uprobes, or does not give them to us.
+    #[error(
+        "cannot watch TLS: {reason}: uprobes need CAP_PERFMON and a kernel with CONFIG_UPROBE_EVENTS; leave --tls out to run without"
+    )]
+    Uprobe {
+        /// What failed.
+        reason: String,
+    },
     /// A program cannot be attached.
     #[error("cannot attach {program} to {}: {reason}: {fix}", path.display())]
     Attach {
@@ -83,6 +100,7 @@ pub struct Probes {
     pub(super) losses: PerCpuArray<MapData, u64>,
     pub(super) programs: Ebpf,
     pub(super) kernel_log: bool,
+    pub(super) tls: Option<Uprobes>,
 }
 
 impl Probes {
@@ -100,11 +118,27 @@ impl Probes {
             File::open(&path).map_err(|source| AttachError::CgroupRoot { path: path.clone(), source })?;
         let mut programs = load(options)?;
         attach_sockets(&mut programs, &root, &path)?;
+        let tls = options.tls.then(|| Uprobes::load(&mut programs)).transpose()?;
         attach_packets(&mut programs, &root, &path, "faultline_ingress", CgroupSkbAttachType::Ingress)?;
         attach_packets(&mut programs, &root, &path, "faultline_egress", CgroupSkbAttachType::Egress)?;
         let ring = RingBuf::try_from(taken(&mut programs, "RECORDS")?).map_err(|e| not_ours(&e))?;
         let losses = PerCpuArray::try_from(taken(&mut programs, "LOSSES")?).map_err(|e| not_ours(&e))?;
-        Ok(Self { ring, losses, programs, kernel_log: options.kernel_log })
+        Ok(Self { ring, losses, programs, kernel_log: options.kernel_log, tls })
+    }
+
+    /// Follows the news of libraries that come and go, while it runs.
+    #[must_use]
+    pub fn with_libraries(mut self, libraries: Receiver<Change>) -> Self {
+        if let Some(tls) = &mut self.tls {
+            tls.libraries = Some(libraries);
+        }
+        self
+    }
+
+    /// What watching TLS costs, when it is watched.
+    #[must_use]
+    pub fn tls_cost(&self) -> Option<Arc<Cost>> {
+        self.tls.as_ref().map(|tls| Arc::clone(&tls.cost))
     }
 
     /// The ids of the attached programs, by name, for tools that measure them.
@@ -122,11 +156,19 @@ fn load(options: &Options) -> Result<Ebpf, AttachError> {
         return Err(AttachError::RingSize(options.ring_bytes));
     }
     let level = if options.kernel_log { LOG_DEBUG } else { 0 };
-    EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    let watched = u8::from(options.tls);
+    loader
         .map_max_entries("RECORDS", options.ring_bytes)
         .override_global("AYA_LOG_LEVEL", &level, false)
-        .load(OBJECT)
-        .map_err(|error| refused(&error))
+        .override_global("TLS_WATCHED", &watched, true)
+        .override_global("TLS_MACHINE", &MACHINE, true);
+    if !options.tls {
+        for map in TLS_MAPS {
+            loader.map_max_entries(map, 1);
+        }
+    }
+    loader.load(OBJECT).map_err(|error| refused(&error))
 }
 
 fn attach_sockets(programs: &mut Ebpf, root: &File, path: &Path) -> Result<(), AttachError> {
@@ -158,19 +200,19 @@ fn attach_packets(
         .map_err(|error| not_attached(name, path, &error))
 }
 
-fn taken(programs: &mut Ebpf, name: &str) -> Result<aya::maps::Map, AttachError> {
+pub(super) fn taken(programs: &mut Ebpf, name: &str) -> Result<aya::maps::Map, AttachError> {
     programs.take_map(name).ok_or_else(|| not_ours(&name))
 }
 
 /// The embedded object lacks what this code names.
-fn not_ours(what: &dyn std::fmt::Display) -> AttachError {
+pub(super) fn not_ours(what: &dyn std::fmt::Display) -> AttachError {
     AttachError::Load {
         reason: format!("the embedded object does not fit this agent ({what})"),
         fix: "build the agent again after cargo xtask probes".to_owned(),
     }
 }
 
-fn refused(error: &dyn std::error::Error) -> AttachError {
+pub(super) fn refused(error: &dyn std::error::Error) -> AttachError {
     AttachError::Load { reason: chain(error), fix: support::load_fix() }
 }
 
@@ -180,7 +222,7 @@ fn not_attached(program: &'static str, path: &Path, error: &ProgramError) -> Att
 }
 
 /// An error with its causes. The verifier's log, which can be long, is cut to its end, where the reason is.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     const LONGEST: usize = 2_000;
     let mut text = error.to_string();
     let mut cause = error.source();

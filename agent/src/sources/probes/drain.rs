@@ -2,11 +2,12 @@
 
 use super::clock;
 use super::record::parse;
+use super::uprobes::Uprobes;
 use super::{AttachError, Probes};
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use bytes::BytesMut;
 use faultline_abi::{WAKE_EVERY_NANOS, loss};
-use faultline_core::event::{Event, Loss, LossReason};
+use faultline_core::event::{Event, Loss, LossReason, Missing};
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
@@ -44,7 +45,7 @@ impl Probes {
         events: Sender<Event>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), AttachError> {
-        let Self { ring, losses, mut programs, kernel_log } = self;
+        let Self { ring, losses, mut programs, kernel_log, mut tls } = self;
         let log = kernel_log.then(|| aya_log::EbpfLogger::init(&mut programs).ok()).flatten();
         // SAFETY: the ring owns its descriptor and keeps it open and the same for as long as it lives.
         let mut ring = unsafe { AsyncFd::register(ring) }.map_err(|error| AttachError::Load {
@@ -62,8 +63,17 @@ impl Probes {
                 _ = look.tick() => {
                     empty(ring.get_mut(), &mut out).await;
                     tell_losses(&losses, &mut told, &mut out).await;
+                    if let Some(tls) = &tls {
+                        tls.count();
+                    }
                     if let Some(log) = &mut log {
                         log.flush();
+                    }
+                }
+                Some(change) = Uprobes::next(&mut tls) => {
+                    let followed = tls.as_mut().map(|tls| tls.follow(&mut programs, change));
+                    if let Some(Err(reason)) = followed {
+                        out.send(without_tls(&reason)).await;
                     }
                 }
                 ready = ring.readable_mut() => {
@@ -76,7 +86,7 @@ impl Probes {
         // What came before the stop still counts.
         empty(ring.get_mut(), &mut out).await;
         tell_losses(&losses, &mut told, &mut out).await;
-        drop(programs);
+        drop((tls, programs));
         Ok(())
     }
 }
@@ -135,6 +145,15 @@ async fn tell_losses(losses: &PerCpuArray<MapData, u64>, told: &mut [u64; LOSSES
         let count = std::mem::take(&mut out.unsent);
         out.send(lost(LossReason::RingFull, count)).await;
     }
+}
+
+fn without_tls(reason: &str) -> Event {
+    Event::Missing(Missing {
+        at: clock::now(),
+        part: "tls".into(),
+        reason: reason.into(),
+        fix: "faultline check --tls says what uprobes need here".into(),
+    })
 }
 
 fn lost(reason: LossReason, count: u64) -> Event {

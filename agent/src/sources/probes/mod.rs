@@ -10,6 +10,7 @@ pub mod clock;
 mod drain;
 pub mod record;
 mod support;
+mod uprobes;
 
 pub use attach::{AttachError, Options, Probes};
 pub use record::{MalformedRecord, parse};

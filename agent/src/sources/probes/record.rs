@@ -129,6 +129,7 @@ fn sampled(record: &SampleRecord) -> Option<ConnectionSample> {
             protocol::HTTP2 => Protocol::Http2,
             protocol::TLS => Protocol::Tls,
             protocol::OTHER => Protocol::Other,
+            protocol::HTTP2_IN_TLS => Protocol::Http2InTls,
             _ => return None,
         },
         rtt: (record.rtt_micros != 0).then(|| Nanos(u64::from(record.rtt_micros) * 1_000)),
@@ -137,7 +138,10 @@ fn sampled(record: &SampleRecord) -> Option<ConnectionSample> {
         bytes_sent: record.bytes_sent,
         bytes_received: record.bytes_received,
         unseen: 0,
-        exchanges: if record.protocol == protocol::HTTP2 { Exchanges::default() } else { exchanges(record) },
+        exchanges: match record.protocol {
+            protocol::HTTP2 | protocol::HTTP2_IN_TLS => Exchanges::default(),
+            _ => exchanges(record),
+        },
     })
 }
 

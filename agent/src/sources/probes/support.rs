@@ -9,6 +9,8 @@ const OLDEST_KERNEL: (u32, u32) = (5, 17);
 /// Capabilities by their bit in `/proc/self/status`; CAP_SYS_ADMIN stands for all of them.
 const CAPABILITIES: [(&str, u32); 3] = [("CAP_BPF", 39), ("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38)];
 const CAP_SYS_ADMIN: u32 = 21;
+/// To look into the files and the memory map of another user's process.
+const SYS_PTRACE: u32 = 19;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +27,11 @@ pub struct Finding {
     pub fix: String,
 }
 
-/// Looks at the kernel, the privileges and the cgroup root, and attaches the programs for a moment.
+/// Looks at the kernel, the privileges and the cgroup root, and attaches the programs for a moment; those
+/// that watch TLS are `required` if they were asked for.
 #[must_use]
-pub fn probe_support(root: Option<&Path>) -> Vec<Finding> {
-    vec![kernel(), capabilities(), cgroup_mount(root), trial(root)]
+pub fn probe_support(root: Option<&Path>, tls: bool) -> Vec<Finding> {
+    vec![kernel(), capabilities(), cgroup_mount(root), trial(root), watching_tls(root, tls)]
 }
 
 /// Where cgroup v2 is mounted: on hybrid hosts beside the v1 hierarchies.
@@ -113,12 +116,14 @@ fn capabilities() -> Finding {
     }
 }
 
+/// The effective capabilities in a status file, one a bit.
+fn effective(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
 fn missing_capabilities(status: &str) -> Vec<&'static str> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
+    let effective = effective(status);
     let has = |bit: u32| effective >> bit & 1 == 1;
     CAPABILITIES
         .iter()
@@ -159,6 +164,34 @@ fn trial(root: Option<&Path>) -> Finding {
             Finding { part: "kernel programs", ok: false, required: true, detail, fix }
         }
     }
+}
+
+/// Loads and measures what watches TLS, and asks whether other processes' libraries can be found.
+fn watching_tls(root: Option<&Path>, required: bool) -> Finding {
+    let options = Options { cgroup_root: root.map(Path::to_owned), tls: true, ..Options::default() };
+    let found = |ok, detail, fix: &str| Finding { part: "tls", ok, required, detail, fix: fix.to_owned() };
+    let nanos = match Probes::attach(&options) {
+        Ok(probes) => probes.tls_cost().map_or(0, |cost| cost.nanos()),
+        Err(error) => return found(false, error.to_string(), "run without --tls: TLS stays encrypted"),
+    };
+    let cost = format!(
+        "--tls would work: a probe costs {nanos} ns here; a read or write of libssl runs into two, a record into one"
+    );
+    if has_capability(SYS_PTRACE) {
+        found(true, cost, "")
+    } else {
+        let detail = format!("{cost}; without CAP_SYS_PTRACE other users' processes are not found");
+        found(
+            false,
+            detail,
+            "add SYS_PTRACE, and in Kubernetes hostPID: true, or name processes of this user",
+        )
+    }
+}
+
+fn has_capability(bit: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective(&status) >> bit & 1 == 1
 }
 
 #[cfg(test)]
