@@ -14,11 +14,11 @@ const PREFACE: [u8; 16] = *b"PRI * HTTP/2.0\r\n";
 const TLS_HANDSHAKE: u8 = 0x16;
 const TLS_MAJOR: u8 = 3;
 
-/// One of `faultline_abi::protocol`, by the segment's first bytes. On a `fresh` connection the first segment decides.
+/// One of `faultline_abi::protocol`, by the segment's first bytes. The `first` segment of a stream decides.
 #[inline(always)]
-pub fn classify(skb: *mut __sk_buff, packet: &Packet, fresh: bool, tries: u32) -> u32 {
+pub fn classify(skb: *mut __sk_buff, packet: &Packet, first: bool, tries: u32) -> u32 {
     let mut start = [0u8; 16];
-    let undecided = if fresh || tries >= TRIES { protocol::OTHER } else { protocol::UNKNOWN };
+    let undecided = if first || tries >= TRIES { protocol::OTHER } else { protocol::UNKNOWN };
     if !load(skb, packet.payload_at, &mut start, packet.length) {
         return undecided;
     }
@@ -27,7 +27,7 @@ pub fn classify(skb: *mut __sk_buff, packet: &Packet, fresh: bool, tries: u32) -
     }
     // A TLS connection that was joined late shows records of application data.
     let tls = start[0] >= 0x14 && start[0] <= 0x17 && start[1] == TLS_MAJOR && start[2] <= 4;
-    if start[0] == TLS_HANDSHAKE && start[1] == TLS_MAJOR || (!fresh && tls) {
+    if start[0] == TLS_HANDSHAKE && start[1] == TLS_MAJOR || (!first && tls) {
         return protocol::TLS;
     }
     // SAFETY: the array has sixteen bytes.

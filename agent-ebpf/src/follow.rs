@@ -18,6 +18,8 @@ use faultline_abi::{direction, loss};
 const SPINS: u32 = 64;
 /// Skipped bytes are told at the latest after this many.
 const UNTOLD_MAX: u32 = 1 << 20;
+/// A receive window is at most 1 GiB (RFC 7323): a hole farther back was filled.
+const REACH: u32 = 1 << 30;
 /// Plausible frame headers in a row after which a lost direction is followed again.
 const RESYNC_AFTER: u32 = 2;
 /// The client connection preface (RFC 9113 section 3.4).
@@ -101,8 +103,9 @@ fn place(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) -> Pass {
     let end = s.sequence.wrapping_add(s.length);
     if d.phase == phase::NEW {
         d.expected = s.sequence;
-        d.phase = phase::LOST;
-        d.raw_budget = RAW_EPISODE;
+    }
+    if d.phase == phase::NEW || d.phase == phase::FRESH {
+        lose(d);
     }
     let ahead = s.sequence.wrapping_sub(d.expected).cast_signed();
     if ahead < 0 {
@@ -110,7 +113,14 @@ fn place(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) -> Pass {
         if behind >= s.length {
             return again(s, d, end);
         }
-        s.at = behind;
+        if fills(s, d, end) {
+            // One piece of what was lost, what was not, and what is new: all of it goes out as it is.
+            tell(s, d);
+            lose(d);
+            d.has_hole = 0;
+        } else {
+            s.at = behind;
+        }
     } else if ahead > 0 {
         hole(s, d, ahead.unsigned_abs());
     }
@@ -128,12 +138,18 @@ fn place(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) -> Pass {
     Pass::Walk
 }
 
-/// Bytes that lie before the expected ones. What goes out was seen before; what comes in may fill a hole.
+/// Whether a segment may bring bytes of a hole. What goes out was seen before.
 #[inline(always)]
-fn again(s: &Scratch, d: &mut Direction, end: u32) -> Pass {
+fn fills(s: &Scratch, d: &Direction, end: u32) -> bool {
     let after_hole = end.wrapping_sub(d.hole).cast_signed() > 0;
     let before_end = s.sequence.wrapping_sub(d.hole_end).cast_signed() < 0;
-    if s.direction != direction::RECEIVED || d.has_hole == 0 || !after_hole || !before_end {
+    s.direction == direction::RECEIVED && d.has_hole != 0 && after_hole && before_end
+}
+
+/// Bytes that lie before the expected ones: they fill a hole or were seen before.
+#[inline(always)]
+fn again(s: &Scratch, d: &mut Direction, end: u32) -> Pass {
+    if !fills(s, d, end) {
         return Pass::Drop;
     }
     if s.sequence.wrapping_sub(d.hole).cast_signed() <= 0 {
@@ -178,16 +194,8 @@ fn forward(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) {
 /// Bytes before this segment are missing: jumps over them when they lie inside a skipped body.
 #[inline(always)]
 fn hole(s: &mut Scratch, d: &mut Direction, missing: u32) {
-    if d.untold != 0 {
-        // Told on its own, or the hole would look larger than it is.
-        let sequence = s.sequence;
-        s.sequence = d.expected;
-        s.untold = d.untold;
-        send(s);
-        s.sequence = sequence;
-        d.untold = 0;
-    }
-    if d.has_hole == 0 {
+    tell(s, d);
+    if d.has_hole == 0 || d.expected.wrapping_sub(d.hole) > REACH {
         d.has_hole = 1;
         d.hole = d.expected;
     }
@@ -199,8 +207,27 @@ fn hole(s: &mut Scratch, d: &mut Direction, missing: u32) {
         d.frame_left -= missing;
         d.message_left -= missing;
     } else {
-        d.phase = phase::LOST;
-        d.raw_budget = RAW_EPISODE;
+        lose(d);
+    }
+}
+
+/// From here on nothing is known of the frames.
+#[inline(always)]
+fn lose(d: &mut Direction) {
+    d.phase = phase::LOST;
+    d.raw_budget = RAW_EPISODE;
+}
+
+/// Tells the skipped bytes before the expected ones on their own: what follows does not follow them.
+#[inline(always)]
+fn tell(s: &mut Scratch, d: &mut Direction) {
+    if d.untold != 0 {
+        let sequence = s.sequence;
+        s.sequence = d.expected;
+        s.untold = d.untold;
+        send(s);
+        s.sequence = sequence;
+        d.untold = 0;
     }
 }
 

@@ -22,6 +22,9 @@ use faultline_abi::{direction, loss, protocol, role};
 /// `TCP_LISTEN` of the socket API.
 const LISTENING: u32 = 10;
 const SAMPLE_EVERY: u64 = 1_000_000_000;
+/// Bytes that a sender may have in flight before the first of them is acknowledged, with room to spare: what comes
+/// before its stream's beginning is kept within these, until that says whether it is HTTP/2.
+const FIRST_FLIGHT: u32 = 64 << 10;
 /// Ports from here on are given to clients by most systems.
 const EPHEMERAL: u32 = 32_768;
 
@@ -278,11 +281,15 @@ fn toward(c: &mut Connection, way: u32) -> &mut Direction {
 #[inline(always)]
 fn with_other_protocol(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection, way: u32) {
     exchange(c, (way == direction::SENT) == (c.asks != 0));
+    // How far into the stream. Only its beginning decides; it may come behind what follows it.
+    let ahead = packet.sequence.wrapping_sub(toward(c, way).first);
+    let fresh = c.fresh != 0;
     if c.protocol == protocol::UNKNOWN {
-        c.protocol = classify(skb, packet, c.fresh != 0, c.tries);
+        c.protocol = classify(skb, packet, fresh && ahead == 0, c.tries);
         c.tries = if c.protocol == protocol::TLS { 0 } else { c.tries + 1 };
     }
-    if c.protocol == protocol::HTTP2 {
+    let undecided = c.protocol == protocol::UNKNOWN && fresh && ahead < FIRST_FLIGHT;
+    if c.protocol == protocol::HTTP2 || undecided {
         segment(skb, packet, c, way);
     }
 }

@@ -4,7 +4,7 @@
 use crate::maps::{RECORDS, count_loss, wakeup};
 use crate::observe::connection_of;
 use crate::sample::sample;
-use crate::state::Connection;
+use crate::state::{Connection, phase};
 use aya_ebpf::bindings::{
     BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
     BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops,
@@ -58,12 +58,30 @@ pub fn changed(ctx: &SockOpsContext) {
             if c.connecting_at != 0 {
                 c.connect_nanos = now.wrapping_sub(c.connecting_at);
             }
-            c.fresh = 1;
+            established(ops, c);
         } else {
             c.role = role::SERVER;
-            c.fresh = 1;
+            established(ops, c);
         }
     }
+}
+
+/// Keeps where both directions begin: packets may come in another order.
+///
+/// # Safety
+/// The context must be valid.
+#[inline(always)]
+unsafe fn established(ops: *mut bpf_sock_ops, c: &mut Connection) {
+    // SAFETY: the caller vouches for the context.
+    let (sent, received) =
+        unsafe { ((&raw const (*ops).snd_nxt).read_volatile(), (&raw const (*ops).rcv_nxt).read_volatile()) };
+    c.fresh = 1;
+    c.sent.first = sent;
+    c.sent.expected = sent;
+    c.sent.phase = phase::FRESH;
+    c.received.first = received;
+    c.received.expected = received;
+    c.received.phase = phase::FRESH;
 }
 
 /// # Safety

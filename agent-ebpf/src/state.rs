@@ -8,7 +8,7 @@ use faultline_abi::{BUCKETS, SegmentRecord};
 /// ```text
 ///          first byte of a fresh connection,
 ///          or a plausible chain of frames
-///   NEW ─────────────────────────────────► FOLLOWED
+///   NEW, FRESH ──────────────────────────► FOLLOWED
 ///    │                                      │    ▲
 ///    └── joined inside a frame ──► LOST ◄───┘    │
 ///                                   │   hole,    │
@@ -22,6 +22,8 @@ pub mod phase {
     pub const FOLLOWED: u32 = 1;
     /// It does not: raw bytes go out, capped.
     pub const LOST: u32 = 2;
+    /// No byte was followed yet, but where the stream begins is known.
+    pub const FRESH: u32 = 3;
 }
 
 /// What the walker does with the payload of a frame.
@@ -45,6 +47,8 @@ pub struct Direction {
     pub phase: u32,
     /// The next sequence number.
     pub expected: u32,
+    /// The first one, of a connection that was seen to be made.
+    pub first: u32,
     /// Bytes of a frame header that were gathered, when it straddles segments.
     pub header_have: u32,
     /// Payload bytes of the current frame still to come.

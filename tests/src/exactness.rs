@@ -21,11 +21,15 @@ pub struct Summary {
 /// # Errors
 /// What differs, and where.
 pub fn check(segments: &[Segment], truth: &[u8], arrived: usize) -> Result<Summary, String> {
-    let Some(first) = segments.first() else { return Err("nothing was captured".to_owned()) };
+    // What was sent first may have come later.
+    let before = |a: u32, b: u32| if a.wrapping_sub(b) > u32::MAX / 2 { a } else { b };
+    let Some(first) = segments.iter().map(|segment| segment.sequence).reduce(before) else {
+        return Err("nothing was captured".to_owned());
+    };
     let mut told = vec![false; truth.len()];
     let mut copied = vec![false; truth.len()];
     for segment in segments {
-        let start = segment.sequence.wrapping_sub(first.sequence) as usize;
+        let start = segment.sequence.wrapping_sub(first) as usize;
         let end = start + segment.length as usize;
         let Some(range) = told.get_mut(start..end) else {
             return Err(format!("a segment of [{start}, {end}) in a stream of {} bytes", truth.len()));

@@ -8,7 +8,11 @@
 
 pub mod agent;
 pub mod exactness;
+pub mod planned;
 pub mod raw;
 pub mod stacks;
+pub mod tally;
 pub mod tap;
 pub mod traffic;
+pub mod watched;
+pub mod weather;

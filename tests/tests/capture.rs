@@ -5,76 +5,25 @@ use bytes::Bytes;
 use e2e::exactness::{Summary, check};
 use e2e::tap::{Copy, Tap};
 use e2e::traffic::message;
-use faultline::sources::probes::{Options, Probes};
+use e2e::watched::{Cgroup, Watching, watched};
 use faultline_core::event::{Direction, Event, Protocol, Role, Segment};
 use faultline_core::units::ConnectionId;
 use http::{HeaderMap, Request, Response};
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
 
-/// A cgroup of our own with this process in it; both are undone at the end.
-struct Cgroup {
-    path: PathBuf,
-    home: PathBuf,
-}
-
-impl Cgroup {
-    fn enter(name: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let line = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
-        let root = PathBuf::from(line.split(' ').nth(4).unwrap());
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap().to_owned();
-        let path = root.join(format!("faultline-test-{name}-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        fs::write(path.join("cgroup.procs"), std::process::id().to_string()).unwrap();
-        Self { path, home: root.join(own) }
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        fs::write(self.home.join("cgroup.procs"), std::process::id().to_string()).unwrap();
-        fs::remove_dir(&self.path).unwrap();
-    }
-}
-
-/// Runs traffic inside an own cgroup with the probes attached to it; gives the events and the copies.
+/// Runs traffic with the programs attached; gives the events and the copies.
 fn captured<F>(name: &str, traffic: impl FnOnce(Copies) -> F) -> (Vec<Event>, Vec<Copy>)
 where
     F: Future<Output = ()>,
 {
-    let cgroup = Cgroup::enter(name);
     let copies = Copies::default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let options = Options { cgroup_root: Some(cgroup.path.clone()), ..Options::default() };
-    let events = runtime.block_on(async {
-        let probes = Probes::attach(&options).unwrap();
-        let (sender, mut receiver) = mpsc::channel(1 << 16);
-        let (stop, stopped) = watch::channel(false);
-        let running = tokio::spawn(probes.run(sender, stopped));
-        let collecting = tokio::spawn(async move {
-            let mut events = Vec::new();
-            while let Some(event) = receiver.recv().await {
-                events.push(event);
-            }
-            events
-        });
-        traffic(copies.clone()).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        stop.send_replace(true);
-        running.await.unwrap().unwrap();
-        collecting.await.unwrap()
-    });
-    drop(runtime);
-    drop(cgroup);
+    let (events, ()) = watched(name, traffic(copies.clone()));
     let copies = copies.0.lock().unwrap().clone();
     (events, copies)
 }
@@ -101,9 +50,12 @@ struct Load {
     frame: u32,
     /// Milliseconds between calls.
     pause: u64,
+    /// Calls go on until this is set, however many they are.
+    until: Option<&'static AtomicBool>,
 }
 
-const UNARY: Load = Load { calls: 50, concurrent: 1, messages: 1, length: 100, frame: 16_384, pause: 0 };
+const UNARY: Load =
+    Load { calls: 50, concurrent: 1, messages: 1, length: 100, frame: 16_384, pause: 0, until: None };
 
 /// Echoes: the server answers each call with as many messages of the same length.
 async fn echo(copies: Copies, load: Load) {
@@ -157,7 +109,9 @@ async fn echo_on(listener: TcpListener, copies: Copies, load: Load) {
         .await
         .unwrap();
     let driver = tokio::spawn(connection);
-    for _ in 0..load.calls / load.concurrent {
+    let mut rounds = 0..load.calls / load.concurrent;
+    let goes_on = || load.until.is_some_and(|until| !until.load(Ordering::Relaxed));
+    while rounds.next().is_some() || goes_on() {
         let calls: Vec<_> = (0..load.concurrent)
             .map(|_| {
                 let client = client.clone();
@@ -386,30 +340,24 @@ fn a_connection_older_than_the_probes_is_joined() {
     assert!((1..=2).contains(&closed), "{closed} ends closed");
 }
 
-/// Two calls on one connection; the probes come between them.
+/// The probes have watched for long enough: an emulated machine takes seconds to attach them.
+static WATCHED: AtomicBool = AtomicBool::new(false);
+
+/// Calls on one connection; the probes come between them.
 fn joined_late() -> (Vec<Event>, Vec<Copy>) {
     let cgroup = Cgroup::enter("late");
     let copies = Copies::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let events = runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let paused = tokio::spawn(echo_on(listener, copies.clone(), Load { calls: 40, pause: 100, ..UNARY }));
+        let load = Load { calls: 10, pause: 100, until: Some(&WATCHED), ..UNARY };
+        let paused = tokio::spawn(echo_on(listener, copies.clone(), load));
         tokio::time::sleep(Duration::from_millis(1_000)).await;
-        let probes =
-            Probes::attach(&Options { cgroup_root: Some(cgroup.path.clone()), ..Options::default() })
-                .unwrap();
-        let (sender, mut receiver) = mpsc::channel(1 << 16);
-        let (stop, stopped) = watch::channel(false);
-        let running = tokio::spawn(probes.run(sender, stopped));
+        let watching = Watching::begin(cgroup.attach());
+        tokio::time::sleep(Duration::from_millis(2_000)).await;
+        WATCHED.store(true, Ordering::Relaxed);
         paused.await.unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        stop.send_replace(true);
-        running.await.unwrap().unwrap();
-        let mut events = Vec::new();
-        while let Some(event) = receiver.recv().await {
-            events.push(event);
-        }
-        events
+        watching.end().await
     });
     drop(runtime);
     drop(cgroup);
@@ -422,11 +370,10 @@ const VERIFIED: &str = include_str!("../verified.txt");
 
 #[test]
 fn the_verifier_has_hardly_more_to_prove_than_recorded() {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let series = release.split(['.', '-']).take(2).collect::<Vec<_>>().join(".");
     let cgroup = Cgroup::enter("verified");
-    let probes =
-        Probes::attach(&Options { cgroup_root: Some(cgroup.path.clone()), ..Options::default() }).unwrap();
+    let probes = cgroup.attach();
     let ids = probes.program_ids();
     let counts = aya::programs::loaded_programs().flatten().filter_map(|program| {
         let (name, _) = ids.iter().find(|(_, id)| *id == program.id())?;
@@ -435,8 +382,9 @@ fn the_verifier_has_hardly_more_to_prove_than_recorded() {
     let counts: Vec<_> = counts.collect();
     drop(probes);
     assert_eq!(counts.len(), 3, "the kernel does not count: {counts:?}");
+    // All of them first: whoever renews the file needs each.
+    counts.iter().for_each(|(program, count)| println!("{series} {program} {count}"));
     for (program, count) in counts {
-        println!("{series} {program} {count}");
         let recorded = VERIFIED.lines().find_map(|line| {
             let fields: Vec<_> = line.split(' ').collect();
             let [of, name, recorded] = fields[..] else { return None };
@@ -456,8 +404,7 @@ fn nothing_stays_attached() {
         || -> BTreeSet<u32> { aya::programs::loaded_links().map(|link| link.unwrap().id()).collect() };
     let before = links();
     let cgroup = Cgroup::enter("detach");
-    let probes =
-        Probes::attach(&Options { cgroup_root: Some(cgroup.path.clone()), ..Options::default() }).unwrap();
+    let probes = cgroup.attach();
     assert_eq!(links().len(), before.len() + 3);
     drop(probes);
     // The kernel frees a link after a grace period.

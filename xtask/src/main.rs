@@ -13,6 +13,7 @@ mod parts;
 mod probes;
 mod process;
 mod setup;
+mod soak;
 mod stacks;
 mod test;
 
@@ -52,6 +53,8 @@ enum Command {
     Evaluate(offline::Evaluate),
     /// Score the services of an anomaly detection data set.
     Anomaly(offline::Anomaly),
+    /// Keep a kernel under load for hours, with and without the programs, and count its panics.
+    Soak(soak::Soak),
     /// Train, quantise and check the model.
     Train(offline::Train),
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Anomaly(anomaly) => anomaly.run(),
+        Command::Soak(soak) => soak.run(),
         Command::Train(train) => train.run(),
     };
     match done {

@@ -102,8 +102,10 @@ pub(crate) const NGINX: Part = Part {
 pub(crate) const EMULATOR: Part = Part {
     name: "qemu",
     purpose: "the kernel matrix",
-    found: || house::which("qemu-system-x86_64").is_some() && house::which("busybox").is_some(),
-    source: Source::Debian(&["qemu-system-x86", "busybox-static"]),
+    found: || {
+        ["qemu-system-x86_64", "busybox"].iter().all(|program| house::which(program).is_some()) && has_tc()
+    },
+    source: Source::Debian(&["qemu-system-x86", "busybox-static", "iproute2"]),
 };
 
 pub(crate) const NFTABLES: Part = Part {
@@ -154,6 +156,11 @@ pub(crate) const DENY: Part = Part {
     found: || house::which("cargo-deny").is_some(),
     source: Source::Steps("cargo install cargo-deny (some minutes)", install_deny),
 };
+
+/// It lies where only root looks for programs.
+fn has_tc() -> bool {
+    house::which("tc").is_some() || Path::new("/sbin/tc").is_file()
+}
 
 fn debian_has(package: &str) -> bool {
     std::process::Command::new("dpkg-query")

@@ -72,6 +72,11 @@ impl Http2 {
         self.streams.close(at, ending, shared, out);
     }
 
+    /// It was none of HTTP/2: nothing is said of it.
+    pub(super) fn discard(&mut self, shared: &mut Shared) {
+        self.streams.discard(shared);
+    }
+
     /// Bytes kept between segments.
     pub(super) fn held(&self) -> usize {
         self.halves.iter().map(Half::held).sum()

@@ -124,6 +124,13 @@ impl Decoder {
     fn audit(&mut self, sample: &mut ConnectionSample) {
         let Some(entry) = self.connections.get_mut(&sample.connection) else { return };
         entry.last = entry.last.max(sample.at);
+        // Bytes that came before their stream's beginning were only taken for HTTP/2.
+        if matches!(sample.protocol, Protocol::Tls | Protocol::Other)
+            && let Some(mut http2) = entry.http2.take()
+        {
+            self.shared.held = self.shared.held.saturating_sub(http2.held());
+            http2.discard(&mut self.shared);
+        }
         if sample.protocol == Protocol::Http2 && self.live {
             let seen = entry.http2.as_ref().map_or_else(Default::default, |http2| http2.seen());
             sample.unseen = entry.audit.compare(sample, seen, entry.role == Role::Unknown);

@@ -327,6 +327,11 @@ impl Streams {
         }
     }
 
+    /// Drops all streams without a call.
+    pub(super) fn discard(&mut self, shared: &mut Shared) {
+        self.forget(|_, _| true, shared);
+    }
+
     /// Drops streams without a call.
     fn forget(&mut self, which: impl Fn(u32, &Stream) -> bool, shared: &mut Shared) {
         let ids: Vec<u32> = self.open.iter().filter(|(id, s)| which(**id, s)).map(|(id, _)| *id).collect();
