@@ -70,7 +70,7 @@ impl Node {
             std::net::SocketAddr::from(([10, (id >> 16) as u8, (id >> 8) as u8, id as u8], port))
         };
         // Two ends of one connection follow each other, the client's first.
-        let (client, server) = (address(id / 2, port(id / 2)), address(1 << 23 | cgroup % 2000, 50_051));
+        let (client, server) = (address(id / 2, port(id / 2)), address((1 << 23) | (cgroup % 2000), 50_051));
         let (local, remote) = if role == Role::Client { (client, server) } else { (server, client) };
         self.take(Event::Opened(Opened {
             at: Timestamp(self.now),
