@@ -115,6 +115,17 @@ pub enum Direction {
     Received,
 }
 
+impl Direction {
+    /// The other one.
+    #[must_use]
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Sent => Self::Received,
+            Self::Received => Self::Sent,
+        }
+    }
+}
+
 /// A run of TCP payload bytes of one direction of an HTTP/2 connection.
 ///
 /// Duplicates, overlaps, reordering and holes are normal. Bytes of `[sequence, sequence + length)` that no

@@ -7,8 +7,9 @@
 pub mod authority;
 pub mod places;
 
+use crate::refused::Refused;
 use crate::units::ServiceId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A service's name. Ordered by namespace, then name.
@@ -44,8 +45,8 @@ pub struct Services {
     by_text: BTreeMap<Arc<str>, ServiceId>,
     next: u32,
     max: usize,
-    /// Names beyond the bound, so that each is counted once; as many as have room.
-    refused: BTreeSet<Arc<str>>,
+    /// Names beyond the bound.
+    refused: Refused<Arc<str>>,
     overflowed: u64,
 }
 
@@ -67,7 +68,7 @@ impl Services {
             by_text: BTreeMap::new(),
             next: 0,
             max: max.max(1),
-            refused: BTreeSet::new(),
+            refused: Refused::new(max.max(1)),
             overflowed: 0,
         }
     }
@@ -78,15 +79,10 @@ impl Services {
             return *id;
         }
         if &*name.text != Name::OTHER && self.names.len() >= self.max {
-            // Where even these are too many, one that comes again counts again.
-            if self.refused.len() >= self.max {
-                self.overflowed += u64::from(!self.refused.contains(&name.text));
-            } else if self.refused.insert(name.text.clone()) {
-                self.overflowed += 1;
-            }
+            self.overflowed += u64::from(self.refused.refuse(name.text.clone()));
             return self.intern(&Name::plain(Name::OTHER));
         }
-        self.refused.remove(&name.text);
+        self.refused.admit(&name.text);
         let id = ServiceId(self.next);
         self.next = self.next.saturating_add(1);
         self.by_text.insert(name.text.clone(), id);

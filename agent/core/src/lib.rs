@@ -22,6 +22,7 @@ pub mod incident;
 pub mod pipeline;
 pub mod rank;
 pub mod recording;
+mod refused;
 pub mod report;
 pub mod rpc;
 pub mod score;

@@ -53,6 +53,19 @@ impl std::ops::Add<Nanos> for Timestamp {
     }
 }
 
+impl std::ops::Add for Nanos {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl std::ops::AddAssign for Nanos {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
 impl Nanos {
     /// A length of time given in milliseconds.
     #[must_use]

@@ -256,7 +256,7 @@ fn fold_end(world: &mut World, folded: &mut Folded, end: &End, step: ConnectionS
         edge.oldest = edge.oldest.max(oldest);
         if let Some(Some(time)) = step.opened {
             edge.connects += 1;
-            edge.connect_time = Nanos(edge.connect_time.0.saturating_add(time.0));
+            edge.connect_time += time;
         }
     }
     if !grpc {

@@ -7,10 +7,11 @@ use crate::event::LossReason;
 use crate::graph::{EdgeKind, ServiceGraph};
 use crate::identity::Services;
 use crate::identity::places::Change;
+use crate::refused::Refused;
 use crate::report::ServiceKind;
 use crate::totals::{CallLabels, Totals};
 use crate::units::{Nanos, ServiceId, Step};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// An edge without traffic for so long leaves the graph: longer than most jobs' periods, short enough that
 /// a service that moved away is not blamed.
@@ -58,8 +59,8 @@ pub(super) struct Ledger {
     pub(super) totals: Totals,
     step_length: Nanos,
     max_edges: usize,
-    /// Edges beyond the bound, so that each is counted once; as many as have room.
-    refused: BTreeSet<Edge>,
+    /// Edges beyond the bound.
+    refused: Refused<Edge>,
 }
 
 impl Life {
@@ -76,13 +77,14 @@ impl Life {
 impl Ledger {
     /// Empty books with room for `max_services`.
     pub(super) fn new(step_length: Nanos, max_services: usize) -> Self {
+        let max_edges = max_services.saturating_mul(EDGES_PER_SERVICE);
         Self {
             lives: BTreeMap::new(),
             edges: BTreeMap::new(),
             totals: Totals::default(),
             step_length,
-            max_edges: max_services.saturating_mul(EDGES_PER_SERVICE),
-            refused: BTreeSet::new(),
+            max_edges,
+            refused: Refused::new(max_edges),
         }
     }
 
@@ -177,11 +179,10 @@ impl Ledger {
                     return false;
                 }
                 if edges.len() >= max_edges {
-                    let new = refused.len() < max_edges && refused.insert(*key) || !refused.contains(key);
-                    *lost.entry(LossReason::ServiceOverflow).or_default() += u64::from(new);
+                    *lost.entry(LossReason::ServiceOverflow).or_default() += u64::from(refused.refuse(*key));
                     return false;
                 }
-                refused.remove(key);
+                refused.admit(key);
             }
             let kind = if sums.grpc { EdgeKind::Grpc } else { EdgeKind::Tcp };
             let edge = edges.entry(*key).or_insert(EdgeLife { last_traffic: step, kind, calls: 0 });

@@ -219,9 +219,6 @@ impl Pipeline {
             self.baseline_steps = self.baseline_steps.saturating_add(1);
         }
         let sight = self.mask.step(&folded, &self.world.services, lost, events);
-        for (service, _) in sight.iter().filter(|(_, sight)| sight.masked.is_some()) {
-            self.history.mask(*service, step);
-        }
         let flow = folded.services.iter().filter(|(_, service)| service.flow.told());
         self.flow = flow.map(|(id, service)| (*id, reporting::flow(service, length))).collect();
         let report = self.judge(step, end, &sight);
@@ -248,6 +245,7 @@ impl Pipeline {
         let graph = self.ledger.graph();
         let masked = sight.iter().filter(|(_, sight)| sight.masked.is_some());
         let masked_ids: BTreeSet<ServiceId> = masked.map(|(id, _)| *id).collect();
+        masked_ids.iter().for_each(|service| self.history.mask(*service, step));
         let scores = self.scorer.step(&self.history, step, &masked_ids);
         let surprises = score::surprises(&scores);
         let (reference, recent) = self.detector.reference_and_recent(step);

@@ -68,12 +68,13 @@ impl Http2 {
     pub(super) fn close(&mut self, at: Timestamp, ending: Ending, shared: &mut Shared, out: &mut Vec<Event>) {
         self.advance(at, true, shared, out);
         self.flow.tell(self.streams.connection(), self.streams.messages(), at, out);
-        shared.windows = shared.windows.saturating_sub(self.flow.open());
         self.streams.close(at, ending, shared, out);
+        self.discard(shared);
     }
 
-    /// It was none of HTTP/2: nothing is said of it.
+    /// Nothing more is said of it; what it takes of the bounds is given back.
     pub(super) fn discard(&mut self, shared: &mut Shared) {
+        shared.windows = shared.windows.saturating_sub(self.flow.open());
         self.streams.discard(shared);
     }
 
@@ -92,7 +93,7 @@ impl Http2 {
 
     fn advance(&mut self, now: Timestamp, hurry: bool, shared: &mut Shared, out: &mut Vec<Event>) {
         let first = self.streams.client().unwrap_or(Direction::Sent);
-        for direction in [first, opposite(first)] {
+        for direction in [first, first.opposite()] {
             if self.half(direction).behind() {
                 self.read(direction, shared, out, |half, reading| half.advance(now, hurry, reading));
                 self.settle(now, direction, shared, out);
@@ -137,13 +138,6 @@ impl Http2 {
     }
 }
 
-fn opposite(direction: Direction) -> Direction {
-    match direction {
-        Direction::Sent => Direction::Received,
-        Direction::Received => Direction::Sent,
-    }
-}
-
 impl Reader for Reading<'_> {
     fn part(&mut self, part: Part<'_>, at: Timestamp) {
         match part {
@@ -181,7 +175,7 @@ impl Reader for Reading<'_> {
                 if fields.request {
                     self.streams.learn(self.direction, self.shared);
                 } else if fields.http_status.is_some() || fields.grpc_status.is_some() {
-                    self.streams.learn(opposite(self.direction), self.shared);
+                    self.streams.learn(self.direction.opposite(), self.shared);
                 }
                 if self.of_client() == Some(true) {
                     let room = self.shared.windows + self.flow.open() < MAX_WINDOWS;

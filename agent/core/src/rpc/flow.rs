@@ -38,8 +38,8 @@ pub(super) struct Flow {
     /// Which way requests go.
     client: Option<Direction>,
     reached: u32,
-    limited_since: Option<Timestamp>,
-    limited: Nanos,
+    /// As many streams are open as the server allows.
+    limited: Stopwatch,
     /// Bounded by the codes that there are.
     ended: BTreeMap<Ended, u32>,
     /// Messages told so far, sent and received.
@@ -61,8 +61,36 @@ struct Way {
     sending: usize,
     /// Those of them whose own window is empty.
     empty: usize,
-    stalled_since: Option<Timestamp>,
-    stalled: Nanos,
+    stalled: Stopwatch,
+}
+
+/// For how long something was so.
+#[derive(Debug, Default)]
+struct Stopwatch {
+    since: Option<Timestamp>,
+    time: Nanos,
+}
+
+impl Stopwatch {
+    /// It is so, or not; whether it became so just now.
+    fn set(&mut self, is: bool, at: Timestamp) -> bool {
+        let began = is && self.since.is_none();
+        if began {
+            self.since = Some(at);
+        } else if !is && let Some(since) = self.since.take() {
+            self.time += at.since(since);
+        }
+        began
+    }
+
+    /// The time since this was last asked.
+    fn take(&mut self, at: Timestamp) -> Nanos {
+        if let Some(since) = &mut self.since {
+            self.time += at.since(*since);
+            *since = at.max(*since);
+        }
+        std::mem::take(&mut self.time)
+    }
 }
 
 /// One direction of a stream.
@@ -82,8 +110,7 @@ impl Default for Way {
             allows: None,
             sending: 0,
             empty: 0,
-            stalled_since: None,
-            stalled: Nanos(0),
+            stalled: Stopwatch::default(),
         }
     }
 }
@@ -153,7 +180,7 @@ impl Flow {
 
     /// WINDOW_UPDATE passed `way`: it is for DATA that goes the other way.
     pub(super) fn granted(&mut self, way: Direction, stream: u32, increment: u32, at: Timestamp) {
-        let data = opposite(way);
+        let data = way.opposite();
         if stream == 0 {
             self.way(data).window += i64::from(increment);
             self.settle(data, at);
@@ -170,7 +197,7 @@ impl Flow {
                 self.limit(at);
             }
             SETTINGS_INITIAL_WINDOW_SIZE => {
-                let data = opposite(way);
+                let data = way.opposite();
                 let more = i64::from(value) - self.way(data).first;
                 self.way(data).first = i64::from(value);
                 let open: Vec<u32> = self.streams.keys().copied().collect();
@@ -206,17 +233,8 @@ impl Flow {
         let known = self.known();
         let [sending, receiving] = [Direction::Sent, Direction::Received].map(|way| {
             self.settle(way, at);
-            let way = self.way(way);
-            if let Some(since) = &mut way.stalled_since {
-                way.stalled = sum(way.stalled, at.since(*since));
-                *since = at.max(*since);
-            }
-            std::mem::take(&mut way.stalled)
+            self.way(way).stalled.take(at)
         });
-        if let Some(since) = &mut self.limited_since {
-            self.limited = sum(self.limited, at.since(*since));
-            *since = at.max(*since);
-        }
         let [sent, received] = messages;
         let [told_sent, told_received] = std::mem::replace(&mut self.told_messages, messages);
         let (sent, received) = (sent.saturating_sub(told_sent), received.saturating_sub(told_received));
@@ -229,7 +247,7 @@ impl Flow {
             stalled_receiving: known.then_some(receiving),
             max_streams: self.allowed(),
             limit_reached: std::mem::take(&mut self.reached),
-            limited: std::mem::take(&mut self.limited),
+            limited: self.limited.take(at),
             ended: std::mem::take(&mut self.ended).into_iter().collect(),
         };
         let quiet = sent + received == 0 && sample.ended.is_empty() && sample.limit_reached == 0;
@@ -277,30 +295,13 @@ impl Flow {
         let known = self.known();
         let way = self.way(way);
         let stalled = known && (way.empty > 0 || way.sending > 0 && way.window <= 0);
-        match way.stalled_since {
-            None if stalled => way.stalled_since = Some(at),
-            Some(since) if !stalled => {
-                way.stalled = sum(way.stalled, at.since(since));
-                way.stalled_since = None;
-            }
-            _ => {}
-        }
+        way.stalled.set(stalled, at);
     }
 
     /// As many streams as the server allows may be open now, or no longer.
     fn limit(&mut self, at: Timestamp) {
         let full = self.allowed().is_some_and(|most| self.streams.len() as u64 >= u64::from(most));
-        match self.limited_since {
-            None if full => {
-                self.reached = self.reached.saturating_add(1);
-                self.limited_since = Some(at);
-            }
-            Some(since) if !full => {
-                self.limited = sum(self.limited, at.since(since));
-                self.limited_since = None;
-            }
-            _ => {}
-        }
+        self.reached = self.reached.saturating_add(self.limited.set(full, at).into());
     }
 
     fn count(&mut self, by: EndedBy, way: Direction, code: u32) {
@@ -322,15 +323,4 @@ fn place(way: Direction) -> usize {
         Direction::Sent => 0,
         Direction::Received => 1,
     }
-}
-
-fn opposite(way: Direction) -> Direction {
-    match way {
-        Direction::Sent => Direction::Received,
-        Direction::Received => Direction::Sent,
-    }
-}
-
-fn sum(a: Nanos, b: Nanos) -> Nanos {
-    Nanos(a.0.saturating_add(b.0))
 }

@@ -63,8 +63,8 @@ impl FlowSums {
         match (sample.stalled_sending, sample.stalled_receiving) {
             (Some(sending), Some(receiving)) => {
                 self.known += 1;
-                self.stalled_sending = sum(self.stalled_sending, sending);
-                self.stalled_receiving = sum(self.stalled_receiving, receiving);
+                self.stalled_sending += sending;
+                self.stalled_receiving += receiving;
             }
             _ => self.unknown += 1,
         }
@@ -87,8 +87,8 @@ impl FlowSums {
     pub fn merge(&mut self, other: &Self) {
         self.messages_sent += other.messages_sent;
         self.messages_received += other.messages_received;
-        self.stalled_sending = sum(self.stalled_sending, other.stalled_sending);
-        self.stalled_receiving = sum(self.stalled_receiving, other.stalled_receiving);
+        self.stalled_sending += other.stalled_sending;
+        self.stalled_receiving += other.stalled_receiving;
         self.known += other.known;
         self.unknown += other.unknown;
         self.as_client.merge(other.as_client);
@@ -112,7 +112,7 @@ impl LimitSums {
             (a, b) => a.or(b),
         };
         self.reached += other.reached;
-        self.time = sum(self.time, other.time);
+        self.time += other.time;
     }
 }
 
@@ -128,8 +128,4 @@ impl StreamSums {
         self.durations.merge(&other.durations);
         self.histogram.merge(&other.histogram);
     }
-}
-
-fn sum(a: Nanos, b: Nanos) -> Nanos {
-    Nanos(a.0.saturating_add(b.0))
 }
