@@ -135,9 +135,7 @@ impl Soak {
         }
         Ok(())
     }
-}
 
-impl Soak {
     fn threads(&self) -> Threads {
         if self.parallel { Threads::Two } else { Threads::One }
     }

@@ -66,7 +66,9 @@ impl Stage {
             }
             Self::Unit => step("unit", "edges, trainer, playground, commands", || {
                 build_host_crates()?;
-                run(&mut test_host_crates(&["--lib", "--bins", "--test", "replay", "--test", "corpus"]))
+                run(&mut test_host_crates(&[
+                    "--lib", "--bins", "--test", "replay", "--test", "golden", "--test", "corpus",
+                ]))
             }),
             Self::Probes => step("probes", "the shipped kernel object against its sources", || {
                 probes::verify(house::root())
