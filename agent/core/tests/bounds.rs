@@ -292,3 +292,95 @@ fn twenty_thousand_ends_and_a_thousand_services() {
     assert!(strangers[1] >= 1000, "{strangers:?}");
     assert_eq!(strangers[1], strangers[2], "a service that found no room is counted once");
 }
+
+#[test]
+fn header_blocks_that_never_end() {
+    let report = takes_at_most(128.0, || {
+        let mut node = Node::new(Settings::default());
+        node.identity(9, "victim");
+        // Each of ten thousand connections offers a block of 64 kB without an end.
+        for connection in 1..=10_000_u64 {
+            node.open(2 * connection + 1, 9, Role::Server);
+        }
+        let start = [PREFACE, SETTINGS].concat();
+        let length = u32::try_from(start.len()).unwrap();
+        for connection in 1..=10_000_u64 {
+            node.sequence = 1;
+            node.say(2 * connection + 1, Direction::Received, start.clone());
+            node.sequence = 1 + length;
+            let first = frame(1, 0, 1, &request("/a.B/C"));
+            let rest = frame(9, 0, 1, &vec![0; 16_000]);
+            let bytes = [first, rest.clone(), rest.clone(), rest.clone(), rest].concat();
+            node.say(2 * connection + 1, Direction::Received, bytes);
+        }
+        // The end comes after all: what was given up is said.
+        let end = length + 1 + u32::try_from(4 * 16_009 + 9 + request("/a.B/C").len()).unwrap();
+        for connection in 1..=10_000_u64 {
+            node.sequence = end;
+            node.say(2 * connection + 1, Direction::Received, frame(9, 4, 1, &[]));
+        }
+        last(&mut node)
+    });
+    assert!(report.coverage.lost["hpack_lost"] > 9_000, "{:?}", report.coverage.lost);
+}
+
+/// Thousands of connections fill their header tables with so many entries each, and one among them calls as
+/// everyone does: ten times, the first of which inserts what the others refer to.
+fn tables_are_filled(connections: u64, entries: usize, field_of: impl Fn(u64, usize) -> Vec<u8>) -> Report {
+    let mut node = Node::new(Settings::default());
+    node.identity(9, "victim");
+    let start = [PREFACE, SETTINGS].concat();
+    node.open(1, 9, Role::Server);
+    node.sequence = 1;
+    node.say(1, Direction::Received, start.clone());
+    node.say(1, Direction::Sent, SETTINGS.to_vec());
+    let after = 1 + u32::try_from(start.len()).unwrap();
+    let (mut asked, mut answered) = (after, 1 + u32::try_from(SETTINGS.len()).unwrap());
+    for connection in 0..connections {
+        let id = 2 * connection + 3;
+        node.open(id, 9, Role::Server);
+        node.sequence = 1;
+        node.say(id, Direction::Received, start.clone());
+        // The table is declared to be 64 kB.
+        let mut block = vec![0x3f, 0xe1, 0xff, 0x03];
+        for number in 0..entries {
+            block.extend(field_of(connection, number));
+        }
+        node.sequence = after;
+        node.say(id, Direction::Received, frame(1, 4, 1, &block));
+        if connection.is_multiple_of(connections / 10) {
+            let number = u8::try_from(connection / (connections / 10)).unwrap();
+            let stream = 2 * u32::from(number) + 1;
+            // Each call inserts one more entry in front of the path.
+            let path = if number == 0 { field(true, ":path", "/a.B/C") } else { vec![0xbe + number] };
+            let rest = [field(true, "x-new", "1"), field(false, "content-type", "application/grpc")].concat();
+            let call = frame(1, 5, stream, &[vec![0x83, 0x86], path, rest].concat());
+            node.sequence = asked;
+            asked += u32::try_from(call.len()).unwrap();
+            node.say(1, Direction::Received, call);
+            node.sequence = answered;
+            let answer = frame(1, 5, stream, &[vec![0x88], field(false, "grpc-status", "0")].concat());
+            answered += u32::try_from(answer.len()).unwrap();
+            node.say(1, Direction::Sent, answer);
+        }
+    }
+    last(&mut node)
+}
+
+#[test]
+fn header_tables_that_are_filled_by_many() {
+    // The smallest entries take the most memory for what the RFC counts.
+    let report = takes_at_most(128.0, || {
+        tables_are_filled(10_000, 2048, |_, number| field(true, "", &format!("{}", number % 10)))
+    });
+    assert!(report.coverage.lost["hpack_lost"] > 9_000, "{:?}", report.coverage.lost);
+    assert_eq!((report.coverage.calls, report.coverage.unresolved_methods), (10, 0));
+    // Values that are kept, and that nobody else has.
+    let report = takes_at_most(128.0, || {
+        tables_are_filled(3000, 120, |connection, number| {
+            field(true, ":path", &format!("/{connection}/{number:0490}"))
+        })
+    });
+    assert!(report.coverage.lost["hpack_lost"] > 1_000, "{:?}", report.coverage.lost);
+    assert_eq!((report.coverage.calls, report.coverage.unresolved_methods), (10, 0));
+}

@@ -180,6 +180,14 @@ impl Walker {
         self.block.capacity()
     }
 
+    /// Gives up the block that is being collected: it will be said to be unreadable.
+    pub(crate) fn let_go(&mut self) {
+        if let Some(unfinished) = &mut self.unfinished {
+            unfinished.readable = false;
+            self.block = Vec::new();
+        }
+    }
+
     /// The stream of the DATA frame that is being read, and how many bytes of its payload are to come.
     pub(crate) fn inside_data(&self) -> Option<(u32, u32)> {
         match self.state {
@@ -340,7 +348,7 @@ impl Walker {
         let left = left - front.length();
         if let Some(unfinished) = &mut self.unfinished {
             match front {
-                Input::Bytes(bytes) if self.block.len() + bytes.len() <= MAX_BLOCK => {
+                Input::Bytes(bytes) if unfinished.readable && self.block.len() + bytes.len() <= MAX_BLOCK => {
                     self.block.extend_from_slice(bytes);
                 }
                 Input::Skipped(0) => {}

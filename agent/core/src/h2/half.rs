@@ -82,6 +82,9 @@ impl Half {
         if self.reassembly.held() > 0 {
             self.advance(now, crowded, reader);
         }
+        if crowded && let Mode::Walking(walker) = &mut self.mode {
+            walker.let_go();
+        }
     }
 
     /// Gives up what was waited for too long.

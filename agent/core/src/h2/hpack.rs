@@ -41,6 +41,8 @@ pub(crate) struct Hpack {
     entries: VecDeque<Entry>,
     /// Bytes of `entries` by the RFC's account.
     size: u64,
+    /// Bytes of the values that are kept of them.
+    texts: usize,
     /// The table's size as the encoder last declared it.
     limit: u64,
     /// Every block since the connection's start was read.
@@ -82,7 +84,15 @@ pub(crate) fn split(mut block: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 impl Default for Hpack {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), size: 0, limit: DEFAULT_TABLE, whole: false, inserted: 0, epoch: 0 }
+        Self {
+            entries: VecDeque::new(),
+            size: 0,
+            texts: 0,
+            limit: DEFAULT_TABLE,
+            whole: false,
+            inserted: 0,
+            epoch: 0,
+        }
     }
 }
 
@@ -100,11 +110,17 @@ impl Hpack {
 
     /// Blocks were missed: nothing of the table is known any more.
     pub(crate) fn lose(&mut self) {
-        self.entries.clear();
+        self.entries = VecDeque::new();
         self.size = 0;
+        self.texts = 0;
         self.whole = false;
         self.inserted = 0;
         self.epoch += 1;
+    }
+
+    /// Bytes that the table takes. A value that many tables share counts for each.
+    pub(crate) fn held(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.texts
     }
 
     /// Reads one whole header block into `fields`. On `Broken` what was read before the break is right, and
@@ -207,6 +223,7 @@ impl Hpack {
             // numbers from before it no longer hold. Both are covered by forgetting what was before.
             self.entries.clear();
             self.size = 0;
+            self.texts = 0;
             if !self.whole {
                 self.inserted = 0;
                 self.epoch += 1;
@@ -215,6 +232,7 @@ impl Hpack {
         }
         self.evict(entry.size);
         self.size += entry.size;
+        self.texts += entry.field.text_length();
         self.inserted += 1;
         self.entries.push_front(entry);
     }
@@ -223,7 +241,10 @@ impl Hpack {
         let keep = self.limit.min(MAX_TABLE).saturating_sub(room);
         while self.size > keep {
             match self.entries.pop_back() {
-                Some(entry) => self.size = self.size.saturating_sub(entry.size),
+                Some(entry) => {
+                    self.size = self.size.saturating_sub(entry.size);
+                    self.texts = self.texts.saturating_sub(entry.field.text_length());
+                }
                 None => self.size = 0,
             }
         }

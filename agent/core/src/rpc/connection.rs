@@ -52,7 +52,7 @@ impl Http2 {
     pub(super) fn take(&mut self, segment: Segment, shared: &mut Shared, out: &mut Vec<Event>) {
         let (at, direction) = (segment.at, segment.direction);
         let crowded = shared.crowded();
-        self.read(direction, shared, out, |half, reading| half.take(segment, crowded, reading));
+        self.read(direction, at, shared, out, |half, reading| half.take(segment, crowded, reading));
         self.settle(at, direction, shared, out);
     }
 
@@ -75,6 +75,8 @@ impl Http2 {
     /// Nothing more is said of it; what it takes of the bounds is given back.
     pub(super) fn discard(&mut self, shared: &mut Shared) {
         shared.windows = shared.windows.saturating_sub(self.flow.open());
+        let tables: usize = self.tables.iter().map(Hpack::held).sum();
+        shared.tables = shared.tables.saturating_sub(tables);
         self.streams.discard(shared);
     }
 
@@ -95,7 +97,7 @@ impl Http2 {
         let first = self.streams.client().unwrap_or(Direction::Sent);
         for direction in [first, first.opposite()] {
             if self.half(direction).behind() {
-                self.read(direction, shared, out, |half, reading| half.advance(now, hurry, reading));
+                self.read(direction, now, shared, out, |half, reading| half.advance(now, hurry, reading));
                 self.settle(now, direction, shared, out);
             }
         }
@@ -104,6 +106,7 @@ impl Http2 {
     fn read(
         &mut self,
         direction: Direction,
+        at: Timestamp,
         shared: &mut Shared,
         out: &mut Vec<Event>,
         act: impl FnOnce(&mut Half, &mut Reading<'_>),
@@ -114,10 +117,16 @@ impl Http2 {
             Direction::Sent => (sent, sent_table),
             Direction::Received => (received, received_table),
         };
-        let open = self.flow.open();
+        let (open, kept) = (self.flow.open(), table.held());
         let (streams, flow) = (&mut self.streams, &mut self.flow);
-        act(half, &mut Reading { direction, table, streams, flow, shared, out });
+        act(half, &mut Reading { direction, table: &mut *table, streams, flow, shared, out });
         shared.windows = (shared.windows + self.flow.open()).saturating_sub(open);
+        shared.tables = (shared.tables + table.held()).saturating_sub(kept);
+        if shared.too_large(table.held()) {
+            shared.tables = shared.tables.saturating_sub(table.held());
+            table.lose();
+            out.push(self.streams.loss(LossReason::HpackLost, at));
+        }
     }
 
     /// Lets go of finished streams that nothing more is waited for.

@@ -35,6 +35,11 @@ const MAX_STREAMS: usize = 131_072;
 /// on many connections at once, and then waiting does not help.
 const MAX_HELD: usize = 32 << 20;
 
+/// Bytes of header tables on all connections: those of twenty thousand ends at what gRPC stacks fill them with.
+/// Beyond it a table that grows while it has more than its share is lost, and filled anew from what comes: who
+/// fills tables of 64 KiB on thousands of connections takes nothing from those who call as usual.
+const MAX_TABLES: usize = 64 << 20;
+
 /// A connection's end of which nothing was heard for so long is gone; its close was missed.
 const FORGET_AFTER: Nanos = Nanos::from_secs(2 * 3600);
 
@@ -54,6 +59,9 @@ struct Shared {
     streams: usize,
     /// Streams whose windows are followed.
     windows: usize,
+    /// Bytes of header tables, and on how many connections.
+    tables: usize,
+    connections: usize,
     held: usize,
 }
 
@@ -61,6 +69,11 @@ impl Shared {
     /// Nobody may wait for missing bytes any more.
     fn crowded(&self) -> bool {
         self.held > MAX_HELD
+    }
+
+    /// A header table of so many bytes may not stay.
+    fn too_large(&self, table: usize) -> bool {
+        self.tables > MAX_TABLES && table > MAX_TABLES / (2 * self.connections.max(1))
     }
 
     /// No stream may be added.
@@ -143,6 +156,7 @@ impl Decoder {
         if !self.connections.contains_key(&connection) {
             self.entry(connection, at, out);
         }
+        self.shared.connections = self.connections.len();
         let Some(entry) = self.connections.get_mut(&connection) else { return };
         entry.last = entry.last.max(at);
         let http2 = entry.http2.get_or_insert_with(|| Box::new(Http2::new(connection, entry.role)));

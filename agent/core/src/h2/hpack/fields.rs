@@ -54,6 +54,13 @@ pub(super) enum Field {
     Dropped,
 }
 
+impl Field {
+    /// Bytes of the text that is kept.
+    pub(super) fn text_length(&self) -> usize {
+        if let Self::Text(text) = self { text.len() } else { 0 }
+    }
+}
+
 /// Reads a value by its name; gives it with its decoded length in bytes.
 pub(super) fn parse(name: Name, raw: Raw<'_>, names: &mut Names) -> Result<(Field, u64), Broken> {
     match name {
