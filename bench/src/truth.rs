@@ -33,13 +33,22 @@ pub struct Served {
     pub request_bytes: u64,
     /// Protobuf bytes of the response; 0 when there was none.
     pub response_bytes: u64,
+    /// Messages of the request.
+    #[serde(default)]
+    pub request_messages: u64,
+    /// Messages of the response.
+    #[serde(default)]
+    pub response_messages: u64,
     /// From the handler's start to its end, seconds.
     pub seconds: f64,
+    /// Which replica served it.
+    #[serde(default)]
+    pub replica: u32,
 }
 
-/// One call as its caller saw it; also a Redis command, whose method is GET or SET and whose bytes are those
+/// One call as its caller saw it; also a data operation, whose method is GET or SET and whose bytes are those
 /// of the value it writes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
     /// When it was sent, Unix milliseconds.
     pub t_ms: u64,
@@ -53,8 +62,24 @@ pub struct Sent {
     pub request_bytes: u64,
     /// Protobuf bytes of the response; 0 when there was none.
     pub response_bytes: u64,
+    /// Messages of the request.
+    #[serde(default)]
+    pub request_messages: u64,
+    /// Messages of the response.
+    #[serde(default)]
+    pub response_messages: u64,
     /// From sending to the answer, seconds.
     pub seconds: f64,
+    /// 0 for a first attempt, 1 for the first retry, and so on; negative for a call that never left.
+    #[serde(default)]
+    pub attempt: i32,
+}
+
+impl Sent {
+    /// Whether it was on the wire, as far as its caller knows.
+    pub const fn left(&self) -> bool {
+        self.attempt >= 0
+    }
 }
 
 /// Unix time now, milliseconds.
@@ -106,25 +131,43 @@ pub struct ServedGuard {
 
 impl ServedGuard {
     /// The handler starts now; `deadline` is what the caller allows.
-    pub fn start(lines: &Lines, method: &str, request_bytes: u64, deadline: Option<Duration>) -> Self {
+    pub fn start(lines: &Lines, method: &str, replica: u32, deadline: Option<Duration>) -> Self {
         let line = Served {
             t_ms: unix_ms(),
             method: method.into(),
             status: None,
             ended: false,
-            request_bytes,
+            request_bytes: 0,
             response_bytes: 0,
+            request_messages: 0,
+            response_messages: 0,
             seconds: 0.0,
+            replica,
         };
         Self { lines: lines.clone(), line: Some(line), started: Instant::now(), deadline }
     }
 
+    /// A message of the request came.
+    pub fn request(&mut self, bytes: usize) {
+        if let Some(line) = &mut self.line {
+            line.request_messages += 1;
+            line.request_bytes += bytes as u64;
+        }
+    }
+
+    /// A message of the response goes out.
+    pub fn response(&mut self, bytes: usize) {
+        if let Some(line) = &mut self.line {
+            line.response_messages += 1;
+            line.response_bytes += bytes as u64;
+        }
+    }
+
     /// The handler ran to its end.
-    pub fn end(mut self, status: &str, response_bytes: u64) {
+    pub fn end(mut self, status: &str) {
         if let Some(mut line) = self.line.take() {
             line.status = Some(status.into());
             line.ended = true;
-            line.response_bytes = response_bytes;
             line.seconds = self.started.elapsed().as_secs_f64();
             self.lines.write(&line);
         }
@@ -188,9 +231,12 @@ mod tests {
         std::fs::create_dir(folder.path().join("truth")).unwrap();
         let path = folder.path().join("truth/cart.jsonl");
         let lines = Lines::append(&path).unwrap();
-        ServedGuard::start(&lines, "/a.A/B", 10, None).end("OK", 20);
-        drop(ServedGuard::start(&lines, "/a.A/B", 10, None));
-        drop(ServedGuard::start(&lines, "/a.A/B", 10, Some(Duration::ZERO)));
+        let mut whole = ServedGuard::start(&lines, "/a.A/B", 0, None);
+        whole.request(10);
+        whole.response(20);
+        whole.end("OK");
+        drop(ServedGuard::start(&lines, "/a.A/B", 0, None));
+        drop(ServedGuard::start(&lines, "/a.A/B", 0, Some(Duration::ZERO)));
         lines.flush();
         let read: Vec<Served> = read_lines(&path).unwrap();
         let shown: Vec<(Option<&str>, bool, u64)> =

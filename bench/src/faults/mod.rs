@@ -6,8 +6,9 @@ pub mod schedule;
 
 use serde::{Deserialize, Serialize};
 
-use crate::brief::Behaviour;
+use crate::brief::{Behaviour, Effect};
 use crate::random::Random;
+use crate::service::status::code_number;
 use crate::topology::Topology;
 
 /// A way to break a service.
@@ -142,11 +143,14 @@ pub fn behaviour<'a>(faults: impl Iterator<Item = &'a Fault>) -> Behaviour {
     let mut behaviour = Behaviour::default();
     for Fault { kind, parameters, .. } in faults {
         match kind {
-            Kind::Latency => behaviour.latency_ms += parameters.latency_ms,
-            Kind::Errors => {
-                behaviour.error_fraction = parameters.fraction;
-                behaviour.error_code = code_number(&parameters.status).unwrap_or(14);
+            Kind::Latency => {
+                behaviour.effects.push(Effect { delay_ms: parameters.latency_ms, ..Effect::default() });
             }
+            Kind::Errors => behaviour.effects.push(Effect {
+                fraction: parameters.fraction,
+                status: code_number(&parameters.status).unwrap_or(14),
+                ..Effect::default()
+            }),
             Kind::MemoryGrowth => {
                 behaviour.leak_bytes_per_second = parameters.mb_per_second << 20;
                 behaviour.leak_limit_bytes = parameters.max_mb << 20;
@@ -156,12 +160,6 @@ pub fn behaviour<'a>(faults: impl Iterator<Item = &'a Fault>) -> Behaviour {
         }
     }
     behaviour
-}
-
-/// The number of a gRPC status name.
-pub fn code_number(name: &str) -> Option<i32> {
-    let position = crate::service::client::CODE_NAMES.iter().position(|&known| known == name)?;
-    i32::try_from(position).ok()
 }
 
 #[cfg(test)]
@@ -210,7 +208,7 @@ mod tests {
             parameters: Parameters::default(),
         };
         let both = behaviour([fault(Kind::Latency), fault(Kind::Errors)].iter());
-        assert!((both.latency_ms - 200.0).abs() < 1e-9 && both.error_code == 14);
+        assert_eq!(both.effects.iter().map(|effect| effect.status).collect::<Vec<_>>(), [0, 14]);
         assert_eq!(behaviour([fault(Kind::Stop)].iter()), Behaviour::default());
     }
 }

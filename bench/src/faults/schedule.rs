@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Fault, Kind, Parameters, code_number, resolve};
+use super::{Fault, Kind, Parameters, resolve};
 use crate::random::Random;
+use crate::service::status::code_number;
 use crate::topology::Topology;
 
 /// A fault as users write it: without `kind` or `service` the seed chooses.

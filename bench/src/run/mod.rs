@@ -7,6 +7,7 @@ mod control;
 mod dataset;
 mod output;
 mod plan;
+mod specs;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +16,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use tokio::sync::mpsc;
 
-use crate::brief::{CallSpec, LoadSpec, Placement, service_spec};
 use crate::cgroups::{Cgroups, Limits};
 use crate::faults::inject::Injector;
 use crate::faults::schedule;
@@ -27,6 +27,7 @@ use children::{Children, LOADGEN};
 use control::Order;
 use output::Output;
 use plan::{Action, Plan};
+use specs::{Placement, load_spec, service_spec};
 
 /// Flags of `playground run`.
 #[derive(clap::Args)]
@@ -142,15 +143,15 @@ impl Stage {
         std::fs::create_dir_all(&flags.out)
             .with_context(|| format!("{} cannot be made", flags.out.display()))?;
         let out = flags.out.canonicalize()?;
-        let mut ports = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
         let mut next = flags.base_port;
         for name in topology.services.keys().chain(&topology.redis) {
-            ports.insert(name.clone(), free_port(&mut next)?);
+            addresses.insert(name.clone(), vec![format!("127.0.0.1:{}", free_port(&mut next)?)]);
         }
         let output = Output::create(&out, &topology)?;
         eprintln!("playground: {} with seed {seed} into {}", topology.name, out.display());
         let children = Children::new(Cgroups::claim(&flags.cgroup)?, out.join("logs"))?;
-        Ok(Self { topology, children, output, placement: Placement { ports, out, seed }, launchers })
+        Ok(Self { topology, children, output, placement: Placement { addresses, out, seed }, launchers })
     }
 
     async fn play(&mut self, flags: &Flags, mut plan: Plan, mut random: Random) -> anyhow::Result<()> {
@@ -218,13 +219,13 @@ impl Stage {
         let specs = self.placement.out.join("specs");
         std::fs::create_dir_all(&specs)?;
         for name in self.topology.redis.clone() {
-            let port = self.placement.ports.get(&name).copied().unwrap_or_default();
+            let port = self.port(&name).unwrap_or_default();
             self.children.start_redis(&name, port)?;
         }
         let names: Vec<String> = self.topology.services.keys().cloned().collect();
         for (name, index) in names.iter().zip(1..) {
-            let spec =
-                service_spec(&self.topology, name, index, &self.placement).context("a service vanished")?;
+            let spec = service_spec(&self.topology, (name, 0), name, index, &self.placement)
+                .context("a service vanished")?;
             let path = specs.join(format!("{name}.json"));
             std::fs::write(&path, serde_json::to_string_pretty(&spec)?)?;
             let Some(service) = self.topology.services.get(name) else { continue };
@@ -233,41 +234,23 @@ impl Stage {
             self.children.start(name, &command, limits)?;
         }
         let load = specs.join("loadgen.json");
-        std::fs::write(&load, serde_json::to_string_pretty(&self.load_spec())?)?;
+        std::fs::write(
+            &load,
+            serde_json::to_string_pretty(&load_spec(&self.topology, &self.placement, LOADGEN))?,
+        )?;
         self.children.start(LOADGEN, &stacks::load_command(&load)?, Limits::default())?;
         for name in self.topology.redis.clone().iter().chain(&names).chain(&[LOADGEN.to_owned()]) {
             self.children.ready(name, READY_WITHIN).await?;
             let stack = self.topology.services.get(name).map_or("", |service| service.stack.name());
-            let port = self.placement.ports.get(name).copied();
+            let port = self.port(name);
             self.output.ready(name, stack, port, self.children.raw_pid(name))?;
         }
         eprintln!("playground: all ready after {:.1} s", started.elapsed().as_secs_f64());
         Ok(())
     }
 
-    fn load_spec(&self) -> LoadSpec {
-        let entry = &self.topology.entry;
-        let methods = self.topology.services.get(entry).map(|service| &service.methods);
-        let call = |(name, method): (&String, &crate::topology::Method)| {
-            let call = CallSpec {
-                peer: entry.clone(),
-                path: self.topology.path(entry, name),
-                request_bytes: method.request_bytes,
-                deadline_ms: self.topology.load.deadline_ms,
-                optional: false,
-            };
-            (name.clone(), call)
-        };
-        LoadSpec {
-            entry: entry.clone(),
-            peer: self.placement.peer(&self.topology, entry),
-            scenarios: self.topology.scenarios.clone(),
-            calls: methods.into_iter().flatten().map(call).collect(),
-            requests_per_second: self.topology.load.requests_per_second,
-            pattern: self.topology.load.pattern,
-            seed: self.placement.seed,
-            truth: self.placement.out.join("truth").join(format!("{LOADGEN}.jsonl")),
-        }
+    fn port(&self, name: &str) -> Option<u16> {
+        self.placement.address(name, 0)?.rsplit_once(':')?.1.parse().ok()
     }
 
     async fn act(&mut self, action: Action, injector: &mut Injector) -> anyhow::Result<()> {
