@@ -2,7 +2,7 @@
 //! words that start it; it is started for real, with itself, a server of this test, a real Redis and (where it is
 //! installed) a real PostgreSQL beside it, is called by tonic, and what it answers and writes down is compared.
 //!
-//! Slow (some 20 s a stack), so it runs by name only; a stack that is asked for by name must be prepared:
+//! Slow (about a minute a stack), so it runs by name only; a stack that is asked for by name must be prepared:
 //!
 //! ```text
 //! cargo run -p playground -- setup                          # once
@@ -47,26 +47,26 @@ use playground::topology::Stack;
 use backends::{Postgres, Redis};
 
 #[test]
-#[ignore = "some 20 s: see the file's head"]
+#[ignore = "about a minute: see the file's head"]
 fn rust() {
     let words = vec![env!("CARGO_BIN_EXE_playground").to_owned(), "service".to_owned()];
     conform("rust", words);
 }
 
 #[test]
-#[ignore = "some 20 s: see the file's head"]
+#[ignore = "about a minute: see the file's head"]
 fn go() {
     conform_if_prepared(Stack::Go);
 }
 
 #[test]
-#[ignore = "some 20 s: see the file's head"]
+#[ignore = "about a minute: see the file's head"]
 fn node() {
     conform_if_prepared(Stack::Node);
 }
 
 #[test]
-#[ignore = "some 20 s: see the file's head"]
+#[ignore = "about a minute: see the file's head"]
 fn python() {
     conform_if_prepared(Stack::Python);
 }

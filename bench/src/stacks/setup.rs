@@ -75,8 +75,16 @@ const fn files(stack: Stack) -> &'static [(&'static str, &'static str)] {
         ],
         Stack::Go => &[
             ("main.go", include_str!("../../stacks/go/main.go")),
+            ("spec.go", include_str!("../../stacks/go/spec.go")),
+            ("serve.go", include_str!("../../stacks/go/serve.go")),
+            ("samples.go", include_str!("../../stacks/go/samples.go")),
+            ("behaviour.go", include_str!("../../stacks/go/behaviour.go")),
+            ("leak.go", include_str!("../../stacks/go/leak.go")),
             ("work.go", include_str!("../../stacks/go/work.go")),
-            ("redis.go", include_str!("../../stacks/go/redis.go")),
+            ("peers.go", include_str!("../../stacks/go/peers.go")),
+            ("circuit.go", include_str!("../../stacks/go/circuit.go")),
+            ("backends.go", include_str!("../../stacks/go/backends.go")),
+            ("lines.go", include_str!("../../stacks/go/lines.go")),
             ("go.mod", include_str!("../../stacks/go/go.mod")),
             ("go.sum", include_str!("../../stacks/go/go.sum")),
         ],
@@ -144,7 +152,11 @@ fn install(stack: Stack, folder: &Path) -> anyhow::Result<()> {
             step(folder, "venv/bin/python", &[&quiet[..], &["-r", "requirements.txt"]].concat())
         }
         Stack::Node => step(folder, "npm", &["ci", "--no-audit", "--no-fund", "--loglevel=error"]),
-        Stack::Go => step(folder, "go", &["build", "-mod=readonly", "-trimpath", "-o", "service", "."]),
+        Stack::Go => step(
+            folder,
+            "go",
+            &["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", "service", "."],
+        ),
     }
 }
 

@@ -134,9 +134,10 @@ pub(crate) async fn spin(bench: Arc<Bench>) {
     };
     program.behave(json!({ "spin_threads": 2 })).await;
     let spinning = used(&program).await;
-    assert!(spinning > Duration::from_millis(400), "{spinning:?} in a second");
+    // Two threads of their own, on a machine that may have others to run.
+    assert!(spinning > Duration::from_millis(150), "{spinning:?} in a second");
     assert_eq!(program.call("/e.Effect/A").await.code, Code::Ok);
     program.behave(json!({})).await;
     let healthy = used(&program).await;
-    assert!(healthy < Duration::from_millis(250), "{healthy:?} in a second");
+    assert!(healthy < spinning / 3, "{healthy:?} in a second, {spinning:?} before");
 }
