@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use crate::topology::{BackendKind, Breaker, Cache, DataOperation, MethodKind, Retries};
 use crate::topology::{Pattern, Scenario};
 
 /// Everything a service process needs to know to serve, call and record.
@@ -45,16 +46,6 @@ pub struct Backend {
     pub address: String,
 }
 
-/// The servers of data that services know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendKind {
-    /// Redis.
-    Redis,
-    /// PostgreSQL.
-    Postgres,
-}
-
 /// A service to call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
@@ -70,48 +61,12 @@ pub struct Peer {
     pub breaker: Option<Breaker>,
 }
 
-/// When a caller stops calling for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Breaker {
-    /// Failed calls in a row that open the circuit.
-    pub failures: u32,
-    /// How long it stays open, milliseconds.
-    pub open_ms: u64,
-}
-
-/// How many messages go which way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CallKind {
-    /// One and one.
-    #[default]
-    Unary,
-    /// Many and one.
-    ClientStream,
-    /// One and many.
-    ServerStream,
-    /// Many and many.
-    BidiStream,
-}
-
-impl CallKind {
-    /// Whether the caller sends a stream.
-    pub const fn streams_requests(self) -> bool {
-        matches!(self, Self::ClientStream | Self::BidiStream)
-    }
-
-    /// Whether the server sends a stream.
-    pub const fn streams_responses(self) -> bool {
-        matches!(self, Self::ServerStream | Self::BidiStream)
-    }
-}
-
 /// One method's cost, answers and calls.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MethodSpec {
     /// How many messages go which way.
-    pub kind: CallKind,
+    pub kind: MethodKind,
     /// Encoded messages; the n-th answer message of the process is the n-th of them, from the start again at the end.
     #[serde(with = "messages")]
     pub responses: Vec<Bytes>,
@@ -126,7 +81,7 @@ pub struct MethodSpec {
     /// Memory allocated, touched and freed, bytes.
     pub allocate_bytes: u32,
     /// Answers that are kept in memory.
-    pub cache: Option<CacheSpec>,
+    pub cache: Option<Cache>,
     /// Operations on backends, before the calls, in order.
     pub data: Vec<DataSpec>,
     /// Calls at once instead of one after the other.
@@ -138,7 +93,7 @@ pub struct MethodSpec {
 impl Default for MethodSpec {
     fn default() -> Self {
         Self {
-            kind: CallKind::Unary,
+            kind: MethodKind::Unary,
             responses: Vec::new(),
             response_messages: 1,
             gap_ms: 0.0,
@@ -153,38 +108,19 @@ impl Default for MethodSpec {
     }
 }
 
-/// A cache in front of a method's data and calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheSpec {
-    /// Keys are drawn from this many, the low ones more often.
-    pub keys: u32,
-    /// How long an entry lives, milliseconds.
-    pub ttl_ms: u64,
-}
-
 /// One operation on a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataSpec {
     /// Which backend.
     pub backend: String,
     /// Read or write.
-    pub operation: Operation,
+    pub operation: DataOperation,
     /// Size of the value that is written, bytes.
     #[serde(default)]
     pub bytes: u32,
     /// Keys are drawn from this many.
     #[serde(default = "one")]
     pub keys: u32,
-}
-
-/// What a data operation does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Operation {
-    /// Read a value.
-    Get,
-    /// Write a value.
-    Set,
 }
 
 /// One outgoing call; repeats are written out.
@@ -196,7 +132,7 @@ pub struct CallSpec {
     pub path: String,
     /// How many messages go which way.
     #[serde(default)]
-    pub kind: CallKind,
+    pub kind: MethodKind,
     /// Encoded messages, taken in turn.
     #[serde(default, with = "messages")]
     pub requests: Vec<Bytes>,
@@ -214,18 +150,7 @@ pub struct CallSpec {
     pub optional: bool,
     /// When it is tried again.
     #[serde(default)]
-    pub retries: Option<RetrySpec>,
-}
-
-/// When a failed call is tried again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RetrySpec {
-    /// Attempts at most, the first one too.
-    pub attempts: u32,
-    /// Time before the second attempt; before the third it is twice as long, and so on. Milliseconds.
-    pub backoff_ms: u64,
-    /// gRPC status numbers that are tried again.
-    pub on: Vec<i32>,
+    pub retries: Option<Retries>,
 }
 
 /// How a service misbehaves now, and where others are. One such object a line on its standard input replaces the
@@ -349,7 +274,7 @@ mod tests {
             "methods":{"/p.A/Do":{"responses":["CgF4"],"calls":[{"peer":"b","path":"/p.B/Do"}]}}}"#;
         let spec: ServiceSpec = serde_json::from_str(spec).unwrap();
         let method = &spec.methods["/p.A/Do"];
-        assert_eq!((spec.replica, method.kind, method.response_messages), (0, CallKind::Unary, 1));
+        assert_eq!((spec.replica, method.kind, method.response_messages), (0, MethodKind::Unary, 1));
         assert_eq!(method.responses, [Bytes::from_static(b"\x0a\x01x")]);
         assert_eq!((method.calls[0].request_messages, method.calls[0].deadline_ms), (1, 0));
         assert_eq!((spec.peers["b"].connections, spec.peers["b"].breaker), (1, None));

@@ -31,7 +31,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Check a topology and a schedule without starting anything
+    /// Check a topology and a schedule without starting anything, and show what the topology amounts to
     Check {
         /// The topology file
         #[arg(long)]
@@ -124,8 +124,10 @@ fn obey(command: Command) -> anyhow::Result<()> {
 
 fn check(topology: &Path, schedule: Option<&Path>) -> anyhow::Result<()> {
     let topology = Topology::read(topology)?;
+    println!("{}", topology.summary());
     if let Some(schedule) = schedule {
-        faults::schedule::read(schedule, &topology, &mut Random::seeded(0)).map_err(anyhow::Error::msg)?;
+        let found = faults::schedule::read(schedule, &topology, &mut Random::seeded(0));
+        println!("  faults     {}", found.map_err(anyhow::Error::msg)?.len());
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::brief::{Behaviour, Effect};
 use crate::random::Random;
 use crate::service::status::code_number;
-use crate::topology::Topology;
+use crate::topology::{BackendKind, Topology};
 
 /// A way to break a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
@@ -105,7 +105,7 @@ pub struct Fault {
 /// Every kind with every service that it fits.
 pub fn pairs(topology: &Topology) -> Vec<(Kind, String)> {
     let fits = |kind: Kind| match kind {
-        Kind::SlowRedis => topology.redis.clone(),
+        Kind::SlowRedis => topology.backends_of(BackendKind::Redis),
         _ => topology.services.keys().cloned().collect(),
     };
     Kind::ALL.iter().flat_map(|&kind| fits(kind).into_iter().map(move |service| (kind, service))).collect()
@@ -120,8 +120,8 @@ pub fn resolve(
     random: &mut Random,
 ) -> Result<(Kind, String), String> {
     let behind = |service: &str| {
-        let owned = |instance: &&String| topology.redis_owner(instance) == Some(service);
-        topology.redis.iter().find(owned).cloned()
+        let owned = |instance: &String| topology.backend_owner(instance) == Some(service);
+        topology.backends_of(BackendKind::Redis).into_iter().find(owned)
     };
     let named = |pair: &(Kind, String)| {
         service.is_none_or(|service| {

@@ -49,7 +49,12 @@ mod tests {
     use super::*;
 
     fn scenario(name: &str, weight: u32, steps: &[&str]) -> Scenario {
-        Scenario { name: name.into(), weight, steps: steps.iter().map(|&step| step.into()).collect() }
+        Scenario {
+            name: name.into(),
+            weight,
+            steps: steps.iter().map(|&step| step.into()).collect(),
+            think_ms: 0,
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::faults::schedule;
 use crate::load::Second;
 use crate::random::Random;
 use crate::stacks;
-use crate::topology::{Pattern, Topology};
+use crate::topology::{BackendKind, Pattern, Topology};
 use children::{Children, LOADGEN};
 use control::Order;
 use output::Output;
@@ -145,7 +145,7 @@ impl Stage {
         let out = flags.out.canonicalize()?;
         let mut addresses = BTreeMap::new();
         let mut next = flags.base_port;
-        for name in topology.services.keys().chain(&topology.redis) {
+        for name in topology.services.keys().chain(topology.backends.keys()) {
             addresses.insert(name.clone(), vec![format!("127.0.0.1:{}", free_port(&mut next)?)]);
         }
         let output = Output::create(&out, &topology)?;
@@ -218,7 +218,7 @@ impl Stage {
         let started = Instant::now();
         let specs = self.placement.out.join("specs");
         std::fs::create_dir_all(&specs)?;
-        for name in self.topology.redis.clone() {
+        for name in self.topology.backends_of(BackendKind::Redis) {
             let port = self.port(&name).unwrap_or_default();
             self.children.start_redis(&name, port)?;
         }
@@ -239,7 +239,9 @@ impl Stage {
             serde_json::to_string_pretty(&load_spec(&self.topology, &self.placement, LOADGEN))?,
         )?;
         self.children.start(LOADGEN, &stacks::load_command(&load)?, Limits::default())?;
-        for name in self.topology.redis.clone().iter().chain(&names).chain(&[LOADGEN.to_owned()]) {
+        for name in
+            self.topology.backends_of(BackendKind::Redis).iter().chain(&names).chain(&[LOADGEN.to_owned()])
+        {
             self.children.ready(name, READY_WITHIN).await?;
             let stack = self.topology.services.get(name).map_or("", |service| service.stack.name());
             let port = self.port(name);
@@ -272,7 +274,7 @@ impl Stage {
             self.output.died(&name)?;
             injector.tell(&name, &mut self.children).await;
         }
-        let names = self.topology.services.keys().chain(&self.topology.redis);
+        let names = self.topology.services.keys().chain(self.topology.backends.keys());
         self.output.usage(names.map(|name| (name.as_str(), self.children.usage(name))))
     }
 

@@ -4,13 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use prost::Message;
 
-use crate::brief::{
-    Backend, BackendKind, CallKind, CallSpec, DataSpec, LoadSpec, MethodSpec, Operation, Peer, ServiceSpec,
-};
-use crate::service::Parcel;
-use crate::topology::{Method, RedisOperation, Topology};
+use crate::brief::{Backend, CallSpec, DataSpec, LoadSpec, MethodSpec, Peer, ServiceSpec};
+use crate::topology::{Method, PeerSettings, Topology};
 
 /// Addresses and folders that a run has chosen.
 pub(super) struct Placement {
@@ -28,14 +24,14 @@ impl Placement {
         self.addresses.get(name)?.get(replica as usize).map(String::as_str)
     }
 
-    /// The addresses and authority of a service.
-    fn peer(&self, topology: &Topology, name: &str) -> Peer {
+    /// A service as a caller with such settings for it is told of it.
+    fn peer(&self, topology: &Topology, name: &str, settings: PeerSettings) -> Peer {
         let port = topology.services.get(name).map_or(80, |service| service.port);
         Peer {
             addresses: self.addresses.get(name).cloned().unwrap_or_default(),
             authority: format!("{name}:{port}"),
-            connections: 1,
-            breaker: None,
+            connections: settings.pool,
+            breaker: settings.breaker,
         }
     }
 }
@@ -61,81 +57,83 @@ pub(super) fn service_spec(
         methods: BTreeMap::new(),
     };
     for (method_name, method) in &service.methods {
-        for step in &method.redis {
-            let address = placement.address(&step.instance, 0)?.to_owned();
-            spec.backends.insert(step.instance.clone(), Backend { kind: BackendKind::Redis, address });
+        for step in &method.data {
+            let kind = *topology.backends.get(&step.backend)?;
+            let address = placement.address(&step.backend, 0)?.to_owned();
+            spec.backends.insert(step.backend.clone(), Backend { kind, address });
         }
         for call in &method.calls {
-            spec.peers.insert(call.service.clone(), placement.peer(topology, &call.service));
+            let settings = service.peers.get(&call.service).copied().unwrap_or_default();
+            spec.peers.insert(call.service.clone(), placement.peer(topology, &call.service, settings));
         }
-        spec.methods.insert(topology.path(name, method_name), method_spec(topology, method)?);
+        spec.methods
+            .insert(topology.path(name, method_name), method_spec(topology, (name, method_name), method)?);
     }
     Some(spec)
 }
 
-fn method_spec(topology: &Topology, method: &Method) -> Option<MethodSpec> {
+fn method_spec(topology: &Topology, at: (&str, &str), method: &Method) -> Option<MethodSpec> {
     let mut calls = Vec::new();
     for call in &method.calls {
-        let target = topology.services.get(&call.service)?.methods.get(&call.method)?;
-        let mut one = call_spec(topology, &call.service, &call.method, target, call.deadline_ms);
-        one.optional = call.optional;
+        let one = CallSpec {
+            optional: call.optional,
+            retries: call.retries.clone(),
+            ..call_spec(topology, &call.service, &call.method, call.deadline_ms)?
+        };
         calls.extend(std::iter::repeat_n(one, call.repeat as usize));
     }
-    let data = method.redis.iter().map(|step| DataSpec {
-        backend: step.instance.clone(),
-        operation: match step.operation {
-            RedisOperation::Get => Operation::Get,
-            RedisOperation::Set => Operation::Set,
-        },
+    let data = method.data.iter().map(|step| DataSpec {
+        backend: step.backend.clone(),
+        operation: step.operation,
         bytes: step.bytes,
         keys: step.keys,
     });
     Some(MethodSpec {
-        responses: vec![parcel(method.response_bytes)],
+        kind: method.kind,
+        responses: topology.samples(at.0, at.1).1.into_iter().map(Bytes::from).collect(),
+        response_messages: method.response_messages,
+        gap_ms: method.gap_ms,
         cpu_us: method.cpu_us,
         sleep_ms: method.sleep_ms,
         allocate_bytes: method.allocate_bytes,
-        parallel: method.parallel,
+        cache: method.cache,
         data: data.collect(),
+        parallel: method.parallel,
         calls,
-        ..MethodSpec::default()
     })
 }
 
-fn call_spec(topology: &Topology, service: &str, name: &str, method: &Method, deadline_ms: u32) -> CallSpec {
-    CallSpec {
+/// A call of a method, as every caller of it makes it.
+fn call_spec(topology: &Topology, service: &str, name: &str, deadline_ms: u32) -> Option<CallSpec> {
+    let method = topology.method(service, name)?;
+    Some(CallSpec {
         peer: service.into(),
         path: topology.path(service, name),
-        kind: CallKind::Unary,
-        requests: vec![parcel(method.request_bytes)],
-        request_messages: 1,
-        gap_ms: 0.0,
+        kind: method.kind,
+        requests: topology.samples(service, name).0.into_iter().map(Bytes::from).collect(),
+        request_messages: method.request_messages,
+        gap_ms: method.gap_ms,
         deadline_ms,
         optional: false,
         retries: None,
-    }
+    })
 }
 
 /// What the load generator, whose files are named by `process`, is told.
 pub(super) fn load_spec(topology: &Topology, placement: &Placement, process: &str) -> LoadSpec {
     let entry = &topology.entry;
     let methods = topology.services.get(entry).map(|service| &service.methods);
-    let call = |(name, method): (&String, &Method)| {
-        (name.clone(), call_spec(topology, entry, name, method, topology.load.deadline_ms))
-    };
+    let call =
+        |name: &String| Some((name.clone(), call_spec(topology, entry, name, topology.load.deadline_ms)?));
+    let settings = PeerSettings { pool: topology.load.pool, breaker: None };
     LoadSpec {
         entry: entry.clone(),
-        peer: placement.peer(topology, entry),
+        peer: placement.peer(topology, entry, settings),
         scenarios: topology.scenarios.clone(),
-        calls: methods.into_iter().flatten().map(call).collect(),
+        calls: methods.into_iter().flat_map(|methods| methods.keys()).filter_map(call).collect(),
         requests_per_second: topology.load.requests_per_second,
         pattern: topology.load.pattern,
         seed: placement.seed,
         truth: placement.out.join("truth").join(format!("{process}.jsonl")),
     }
-}
-
-/// A message with so many bytes in its one field.
-fn parcel(bytes: u32) -> Bytes {
-    Parcel { payload: vec![b'x'; bytes as usize] }.encode_to_vec().into()
 }

@@ -14,7 +14,7 @@ use super::client::{Peers, in_turn};
 use super::misbehaviour::Misbehaviour;
 use super::status::code_name;
 use super::work;
-use crate::brief::{CacheSpec, CallSpec, DataSpec, MethodSpec, Operation, ServiceSpec};
+use crate::brief::{Cache, CallSpec, DataOperation, DataSpec, MethodSpec, ServiceSpec};
 use crate::random::Random;
 use crate::truth::{Lines, Sent, unix_ms};
 
@@ -111,7 +111,7 @@ impl Served {
     }
 
     /// A few keys are asked for often, most of them rarely.
-    fn cache_key(&self, cache: CacheSpec) -> u64 {
+    fn cache_key(&self, cache: Cache) -> u64 {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -127,7 +127,7 @@ impl Served {
         cache.get(&key).is_some_and(|until| Instant::now() < *until)
     }
 
-    fn remember(&self, path: &str, key: u64, cache: CacheSpec) {
+    fn remember(&self, path: &str, key: u64, cache: Cache) {
         let Some(method) = self.methods.get(path) else { return };
         let until = Instant::now() + Duration::from_millis(cache.ttl_ms);
         method.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(key, until);
@@ -140,7 +140,7 @@ impl Served {
         let key = format!("k{}", (self.chance() * f64::from(step.keys)).floor());
         let (t_ms, started) = (unix_ms(), Instant::now());
         let answer = backend.run(step.operation, &key, step.bytes).await;
-        let set = step.operation == Operation::Set;
+        let set = step.operation == DataOperation::Set;
         self.sent.write(&Sent {
             t_ms,
             callee: step.backend.clone(),

@@ -15,7 +15,7 @@ use tower_service::Service;
 use super::answer::{Failure, Served};
 use super::codec::Raw;
 use super::status::{code_name, parse_timeout};
-use crate::brief::{CallKind, MethodSpec};
+use crate::brief::{MethodKind, MethodSpec};
 use crate::truth::ServedGuard;
 
 /// The service, shared by all connections.
@@ -83,7 +83,7 @@ async fn serve(
     if let Some(message) = &first {
         guard.request(message.len());
     }
-    if kind == CallKind::ClientStream {
+    if kind == MethodKind::ClientStream {
         // A caller that is gone leaves a line that has not ended: the guard writes it when dropped.
         while let Some(message) = requests.message().await? {
             guard.request(message.len());
@@ -103,7 +103,7 @@ async fn serve(
         left: if failure.is_some() { wanted / 2 } else { wanted },
         sent: 0,
         gap: Duration::from_secs_f64(method.spec.gap_ms.max(0.0) / 1e3),
-        requests: (kind == CallKind::BidiStream && failure.is_none()).then_some(requests),
+        requests: (kind == MethodKind::BidiStream && failure.is_none()).then_some(requests),
         failure,
         guard: Some(guard),
         _at_work: at_work,

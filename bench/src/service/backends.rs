@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::postgres::Postgres;
 use super::redis::Redis;
-use crate::brief::{Backend, BackendKind, Operation};
+use crate::brief::{Backend, BackendKind, DataOperation};
 
 /// An operation may take this long.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ impl Data {
         }
     }
 
-    pub(super) async fn run(&self, operation: Operation, key: &str, bytes: u32) -> Result<(), String> {
+    pub(super) async fn run(&self, operation: DataOperation, key: &str, bytes: u32) -> Result<(), String> {
         let running = async {
             match self {
                 Self::Redis(redis) => redis.run(operation, key, bytes).await,

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio_postgres::{Client, NoTls, Statement};
 
-use crate::brief::Operation;
+use crate::brief::DataOperation;
 
 /// Connections at most; each is a process of the server.
 const CONNECTIONS: usize = 16;
@@ -41,15 +41,15 @@ impl Postgres {
     }
 
     /// One operation; its connection is kept only when it went well.
-    pub(super) async fn run(&self, operation: Operation, key: &str, bytes: u32) -> Result<(), String> {
+    pub(super) async fn run(&self, operation: DataOperation, key: &str, bytes: u32) -> Result<(), String> {
         let _permit = self.free.acquire().await.map_err(|error| error.to_string())?;
         let session = match self.take() {
             Some(session) => session,
             None => Session::open(&self.settings).await?,
         };
         let done = match operation {
-            Operation::Get => session.client.query_opt(&session.read, &[&key]).await.map(|_| ()),
-            Operation::Set => {
+            DataOperation::Get => session.client.query_opt(&session.read, &[&key]).await.map(|_| ()),
+            DataOperation::Set => {
                 let value = vec![b'v'; bytes as usize];
                 session.client.execute(&session.write, &[&key, &value]).await.map(|_| ())
             }

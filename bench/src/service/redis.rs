@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::brief::Operation;
+use crate::brief::DataOperation;
 
 /// Commands that may wait for the connection; a stopped Redis fails calls beyond this.
 const QUEUE: usize = 1_024;
@@ -37,10 +37,10 @@ impl Redis {
     }
 
     /// Runs one command and waits for its answer.
-    pub(super) async fn run(&self, operation: Operation, key: &str, bytes: u32) -> Answer {
+    pub(super) async fn run(&self, operation: DataOperation, key: &str, bytes: u32) -> Answer {
         let wire = match operation {
-            Operation::Get => encode(&[b"GET", key.as_bytes()]),
-            Operation::Set => encode(&[b"SET", key.as_bytes(), &vec![b'v'; bytes as usize]]),
+            DataOperation::Get => encode(&[b"GET", key.as_bytes()]),
+            DataOperation::Set => encode(&[b"SET", key.as_bytes(), &vec![b'v'; bytes as usize]]),
         };
         let (answer, answered) = oneshot::channel();
         self.commands

@@ -63,7 +63,7 @@ pub fn cache_folder(flag: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 /// The files of a stack's service, by name.
 const fn files(stack: Stack) -> &'static [(&'static str, &'static str)] {
     match stack {
-        Stack::Rust => &[],
+        Stack::Rust | Stack::Java | Stack::Cpp => &[],
         Stack::Python => &[
             ("service.py", include_str!("../../stacks/python/service.py")),
             ("requirements.txt", include_str!("../../stacks/python/requirements.txt")),
@@ -95,6 +95,8 @@ const fn files(stack: Stack) -> &'static [(&'static str, &'static str)] {
 const fn tool(stack: Stack) -> (&'static str, &'static str) {
     match stack {
         Stack::Rust => ("rustc", "--version"),
+        Stack::Java => ("java", "-version"),
+        Stack::Cpp => ("c++", "--version"),
         Stack::Python => ("python3", "--version"),
         Stack::Node => ("node", "--version"),
         Stack::Go => ("go", "version"),
@@ -104,7 +106,7 @@ const fn tool(stack: Stack) -> (&'static str, &'static str) {
 /// The words that start a service of this stack. The folder's name is the digest of its files and of
 /// the tool's version, so that a change of either is prepared anew, beside the old one.
 pub fn prepare(stack: Stack, cache: &Path, mode: Mode) -> anyhow::Result<Vec<String>> {
-    if files(stack).iter().any(|(_, text)| text.is_empty()) {
+    if files(stack).iter().any(|(_, text)| text.is_empty()) || matches!(stack, Stack::Java | Stack::Cpp) {
         bail!("its service is not part of this build");
     }
     let (program, argument) = tool(stack);
@@ -136,7 +138,7 @@ pub fn prepare(stack: Stack, cache: &Path, mode: Mode) -> anyhow::Result<Vec<Str
     let path =
         |name: &str| folder.join(name).to_str().map(str::to_owned).context("the cache path is not UTF-8");
     Ok(match stack {
-        Stack::Rust => vec![],
+        Stack::Rust | Stack::Java | Stack::Cpp => vec![],
         Stack::Python => vec![path("venv/bin/python")?, "-u".into(), path("service.py")?],
         Stack::Node => vec!["node".into(), "--expose-gc".into(), path("service.js")?],
         Stack::Go => vec![path("service")?],
@@ -145,7 +147,7 @@ pub fn prepare(stack: Stack, cache: &Path, mode: Mode) -> anyhow::Result<Vec<Str
 
 fn install(stack: Stack, folder: &Path) -> anyhow::Result<()> {
     match stack {
-        Stack::Rust => Ok(()),
+        Stack::Rust | Stack::Java | Stack::Cpp => Ok(()),
         Stack::Python => {
             step(folder, "python3", &["-m", "venv", "--clear", "venv"])?;
             let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];

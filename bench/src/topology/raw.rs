@@ -1,10 +1,13 @@
 //! The topology file's shape, field by field as users write it. Rules across fields are in `check`.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::Deserialize;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
-use super::{Invalid, Pattern, RedisOperation, Stack};
+use super::{BackendKind, Breaker, Cache, DataOperation, Invalid, MethodKind, Pattern, Stack};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,9 +16,9 @@ pub(super) struct File {
     pub entry: String,
     pub load: Load,
     #[serde(default)]
-    pub backends: BTreeMap<String, Backend>,
-    pub services: BTreeMap<String, Service>,
-    pub users: BTreeMap<String, User>,
+    pub backends: Named<Backend>,
+    pub services: Named<Service>,
+    pub users: Named<User>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -26,19 +29,14 @@ pub(super) struct Load {
     pub pattern: Pattern,
     #[serde(default = "user_deadline")]
     pub deadline_ms: u32,
+    #[serde(default = "once")]
+    pub pool: u32,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Backend {
-    #[expect(dead_code, reason = "there is one kind; reading it checks it")]
     pub kind: BackendKind,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum BackendKind {
-    Redis,
 }
 
 #[derive(Debug, Deserialize)]
@@ -47,9 +45,13 @@ pub(super) struct Service {
     pub stack: Stack,
     pub grpc: String,
     pub port: u16,
+    #[serde(default = "once")]
+    pub replicas: u32,
     #[serde(default)]
     pub limits: Limits,
-    pub methods: BTreeMap<String, Method>,
+    #[serde(default)]
+    pub peers: Named<Peer>,
+    pub methods: Named<Method>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -61,14 +63,26 @@ pub(super) struct Limits {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Peer {
+    #[serde(default = "once")]
+    pub pool: u32,
+    #[serde(default, deserialize_with = "strict_breaker")]
+    pub breaker: Option<Breaker>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Method {
     #[serde(default)]
-    #[expect(dead_code, reason = "there is one kind; reading it checks it")]
     pub kind: MethodKind,
     #[serde(default = "small_message")]
     pub request_bytes: u32,
     #[serde(default = "small_message")]
     pub response_bytes: u32,
+    pub request_messages: Option<u32>,
+    pub response_messages: Option<u32>,
+    #[serde(default)]
+    pub gap_ms: f64,
     #[serde(default)]
     pub cpu_us: u32,
     #[serde(default)]
@@ -77,17 +91,14 @@ pub(super) struct Method {
     pub allocate_bytes: u32,
     #[serde(default)]
     pub fan_out: FanOut,
+    #[serde(default, deserialize_with = "strict_cache")]
+    pub cache: Option<Cache>,
     #[serde(default)]
-    pub redis: Vec<RedisStep>,
+    pub redis: Vec<DataStep>,
+    #[serde(default)]
+    pub postgres: Vec<DataStep>,
     #[serde(default)]
     pub calls: Vec<CallStep>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum MethodKind {
-    #[default]
-    Unary,
 }
 
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
@@ -100,9 +111,9 @@ pub(super) enum FanOut {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RedisStep {
+pub(super) struct DataStep {
     pub instance: String,
-    pub op: RedisOperation,
+    pub op: DataOperation,
     #[serde(default = "small_message")]
     pub bytes: u32,
     #[serde(default = "key_space")]
@@ -119,6 +130,18 @@ pub(super) struct CallStep {
     pub repeat: u32,
     #[serde(default)]
     pub optional: bool,
+    pub retries: Option<Retries>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retries {
+    #[serde(default = "three")]
+    pub attempts: u32,
+    #[serde(default = "backoff")]
+    pub backoff_ms: u64,
+    #[serde(default = "unavailable")]
+    pub on: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -126,6 +149,73 @@ pub(super) struct CallStep {
 pub(super) struct User {
     pub weight: u32,
     pub steps: Vec<String>,
+    #[serde(default = "think")]
+    pub think_ms: u32,
+}
+
+/// Things by name. A name that comes twice is an error in JSON too, where a plain map would keep the
+/// last one.
+#[derive(Debug)]
+pub(super) struct Named<T>(pub BTreeMap<String, T>);
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Once<T> {
+            type Value = Named<T>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a table of things by name")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Named<T>, A::Error> {
+                let mut named = BTreeMap::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if named.contains_key(&name) {
+                        return Err(Error::custom(format!("`{name}` is there twice; names are given once")));
+                    }
+                    let value = map.next_value()?;
+                    named.insert(name, value);
+                }
+                Ok(Named(named))
+            }
+        }
+        deserializer.deserialize_map(Once(PhantomData))
+    }
+}
+
+/// What services are told may have more fields one day; what users write may not.
+fn strict_breaker<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Breaker>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Strict {
+        #[serde(default = "five")]
+        failures: u32,
+        #[serde(default = "five_seconds")]
+        open_ms: u64,
+    }
+    let found = Option::<Strict>::deserialize(from)?;
+    Ok(found.map(|found| Breaker { failures: found.failures, open_ms: found.open_ms }))
+}
+
+/// As for breakers.
+fn strict_cache<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cache>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Strict {
+        #[serde(default = "key_space")]
+        keys: u32,
+        #[serde(default = "a_minute")]
+        ttl_ms: u64,
+    }
+    let found = Option::<Strict>::deserialize(from)?;
+    Ok(found.map(|found| Cache { keys: found.keys, ttl_ms: found.ttl_ms }))
 }
 
 const fn steady() -> Pattern {
@@ -150,6 +240,34 @@ const fn key_space() -> u32 {
 
 const fn once() -> u32 {
     1
+}
+
+const fn three() -> u32 {
+    3
+}
+
+const fn five() -> u32 {
+    5
+}
+
+const fn five_seconds() -> u64 {
+    5_000
+}
+
+const fn a_minute() -> u64 {
+    60_000
+}
+
+const fn backoff() -> u64 {
+    50
+}
+
+fn unavailable() -> Vec<String> {
+    vec!["UNAVAILABLE".into()]
+}
+
+const fn think() -> u32 {
+    1_000
 }
 
 /// Parses the text; the error has the line and column.

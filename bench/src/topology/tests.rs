@@ -1,7 +1,7 @@
 //! Bad topologies and what is said of them; the shipped one is good.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
-use super::{Stack, Topology};
+use super::{BackendKind, Breaker, PeerSettings, Retries, Stack, Topology};
 
 const SMALL: &str = r#"
 name = "small"
@@ -33,7 +33,7 @@ fn the_small_topology_is_good() {
     assert_eq!(topology.path("back", "Do"), "/x.Back/Do");
     let edges: Vec<_> = topology.edges().into_iter().map(|(a, b)| format!("{a}>{b}")).collect();
     assert_eq!(edges, ["back>redis-a", "front>back"]);
-    assert_eq!(topology.redis_owner("redis-a"), Some("back"));
+    assert_eq!(topology.backend_owner("redis-a"), Some("back"));
     assert_eq!(topology.load.deadline_ms, 4_000);
 }
 
@@ -100,6 +100,123 @@ fn errors_name_file_field_and_reason() {
             "[services.back.methods.Do]\nkind = \"bidi\"",
             "unknown variant `bidi`",
         ),
+        ("port = 81", "port = \"81\"", "line 20, column 8: invalid type: string \"81\", expected u16"),
+        ("port = 81", "port = 81\nprot = 1", "expected one of `stack`, `grpc`, `port`, `replicas`"),
+        ("port = 81", "port = 81\nreplicas = 0", "services.back.replicas: 0 is not within 1 to 16"),
+        ("port = 81", "port = 81\nreplicas = 17", "services.back.replicas: 17 is not within 1 to 16"),
+        ("[services.back]", "[services.front]", "duplicate key"),
+        ("[services.back.methods.Do]", "[services.back.methods.\"Do it\"]", "a method's name has 1 to 64"),
+        (
+            "[services.front.methods.Show]",
+            "[services.front.peers.back]\npool = 0\n[services.front.methods.Show]",
+            "services.front.peers.back.pool: 0 is not within 1 to 32",
+        ),
+        (
+            "[services.front.methods.Show]",
+            "[services.front.peers.bakc]\n[services.front.methods.Show]",
+            "services.front.peers.bakc: no service `bakc`; services are back, front",
+        ),
+        (
+            "[services.back.methods.Do]",
+            "[services.back.peers.front]\n[services.back.methods.Do]",
+            "services.back.peers.front: no method here calls `front`",
+        ),
+        (
+            "[services.front.methods.Show]",
+            "[services.front.peers.back]\nbreaker = { failures = 0 }\n[services.front.methods.Show]",
+            "peers.back.breaker.failures: 0 is not within 1 to 10000",
+        ),
+        (
+            "[services.front.methods.Show]",
+            "[services.front.peers.back]\nbreaker = { open_ms = 5 }\n[services.front.methods.Show]",
+            "peers.back.breaker.open_ms: 5 is not within 10 to 600000",
+        ),
+        (
+            "[services.front.methods.Show]",
+            "[services.front.peers.back]\nbreaker = { open = 5 }\n[services.front.methods.Show]",
+            "unknown field `open`, expected `failures` or `open_ms`",
+        ),
+        ("repeat = 2", "retries = { attempts = 1 }", "calls[0].retries.attempts: 1 is not within 2 to 10"),
+        (
+            "repeat = 2",
+            "retries = { backoff_ms = 70000 }",
+            "retries.backoff_ms: 70000 is not within 0 to 60000",
+        ),
+        ("repeat = 2", "retries = { on = [] }", "retries.on: at least one status is needed"),
+        (
+            "repeat = 2",
+            "retries = { on = [\"GONE\"] }",
+            "retries.on[0]: `GONE` is no failure; statuses are CANCELLED",
+        ),
+        ("repeat = 2", "retries = { on = [\"OK\"] }", "retries.on[0]: `OK` is no failure"),
+        (
+            "[services.back.methods.Do]",
+            "[services.back.methods.Do]\ncache = { keys = 0 }",
+            "methods.Do.cache.keys: 0 is not within 1 to 1000000",
+        ),
+        (
+            "[services.back.methods.Do]",
+            "[services.back.methods.Do]\ncache = { ttl_ms = 0 }",
+            "methods.Do.cache.ttl_ms: 0 is not within 1 to 3600000",
+        ),
+        (
+            "[services.back.methods.Do]",
+            "[services.back.methods.Do]\ncache = { ttl = 1 }",
+            "unknown field `ttl`, expected `keys` or `ttl_ms`",
+        ),
+        (
+            "[services.back.methods.Do]",
+            "[services.back.methods.Do]\nkind = \"client-stream\"\ncache = {}",
+            "methods.Do.cache: a client-stream method is not cached",
+        ),
+        (
+            "[services.back.methods.Do]",
+            "[services.back.methods.Do]\nrequest_messages = 3",
+            "methods.Do.request_messages: a unary method has one; set kind = \"client-stream\"",
+        ),
+        (
+            "[services.back.methods.Do]",
+            "[services.back.methods.Do]\nkind = \"client-stream\"\nresponse_messages = 3",
+            "methods.Do.response_messages: a client-stream method has one; set kind = \"server-stream\"",
+        ),
+        (
+            "[services.back.methods.Do]",
+            "[services.back.methods.Do]\nkind = \"bidi-stream\"\nresponse_messages = 0",
+            "methods.Do.response_messages: 0 is not within 1 to 10000",
+        ),
+        (
+            "[services.back.methods.Do]",
+            "[services.back.methods.Do]\ngap_ms = 3.0",
+            "methods.Do.gap_ms: a unary method has no gaps",
+        ),
+        (
+            "[services.back.methods.Do]",
+            "[services.back.methods.Do]\nkind = \"server-stream\"\nresponse_messages = 100\ngap_ms = 1000.0",
+            "methods.Do.gap_ms: 100 messages 1000 ms apart take longer than 60000 ms",
+        ),
+        (
+            "redis = [",
+            "postgres = [",
+            "postgres[0].instance: `redis-a` is a redis backend; write it under `redis`",
+        ),
+        ("kind = \"redis\"", "kind = \"mongo\"", "unknown variant `mongo`, expected `redis` or `postgres`"),
+        ("op = \"get\"", "op = \"del\"", "unknown variant `del`, expected `get` or `set`"),
+        (
+            "redis = [{ instance = \"redis-a\", op = \"get\" }]",
+            "",
+            "backends.redis-a: no method that users reach uses it",
+        ),
+        ("calls = [{ to = \"back/Do\", repeat = 2 }]", "", "services.back: no user's step reaches it"),
+        (
+            "steps = [\"Show\"]",
+            "steps = [\"Show\"]\nthink_ms = 700000",
+            "users.all.think_ms: 700000 is not within 0 to 600000",
+        ),
+        (
+            "requests_per_second = 5.0",
+            "requests_per_second = 5.0\npool = 99",
+            "load.pool: 99 is not within 1 to 32",
+        ),
         ("port = 81", "port = 81\nlimits = { cpu = 0.0 }", "services.back.limits.cpu: 0 cores"),
         ("port = 81", "port = 81\nlimits = { memory_mb = 1 }", "services.back.limits.memory_mb: 1 MB"),
     ];
@@ -114,6 +231,73 @@ fn errors_name_file_field_and_reason() {
 fn json_errors_have_their_line() {
     let error = Topology::parse("t.json", "{\n \"name\": 5 }").unwrap_err().to_string();
     assert!(error.starts_with("t.json: line 2, column"), "{error}");
+    let twice = "{\n\"backends\": {\"a\": {\"kind\": \"redis\"},\n\"a\": {\"kind\": \"redis\"}}}";
+    let error = Topology::parse("t.json", twice).unwrap_err().to_string();
+    assert!(error.starts_with("t.json: line 3, column") && error.contains("`a` is there twice"), "{error}");
+}
+
+#[test]
+fn a_stream_is_not_sent_again() {
+    let stream = SMALL
+        .replace("repeat = 2", "retries = {}")
+        .replace("[services.back.methods.Do]", "[services.back.methods.Do]\nkind = \"client-stream\"");
+    let error = Topology::parse("bad.toml", &stream).unwrap_err().to_string();
+    assert!(error.contains("calls[0].retries: `back/Do` is a client-stream method"), "{error}");
+}
+
+/// Services s0 to s(n-1), each calling the next one `repeat` times.
+fn chain(length: usize, repeat: usize) -> String {
+    let mut text = "name = \"chain\"\nentry = \"s0\"\nload.requests_per_second = 1.0\nusers.all = { weight = 1, steps = [\"M\"] }\n".to_owned();
+    for at in 0..length {
+        text += &format!(
+            "[services.s{at}]\nstack = \"rust\"\ngrpc = \"x.S{at}\"\nport = 80\n[services.s{at}.methods.M]\n"
+        );
+        if at + 1 < length {
+            text += &format!("calls = [{{ to = \"s{}/M\", repeat = {repeat} }}]\n", at + 1);
+        }
+    }
+    text
+}
+
+#[test]
+fn calls_that_multiply_or_go_too_deep_are_refused() {
+    let error = |length, repeat| Topology::parse("c.toml", &chain(length, repeat)).unwrap_err().to_string();
+    assert!(
+        error(4, 20)
+            .contains("services.s0.methods.M.calls: one call becomes 8421 calls in all; at most 2000")
+    );
+    assert!(error(101, 1).contains("calls go 101 services deep"));
+    assert!(error(201, 1).contains("201 services; at most 200"));
+}
+
+#[test]
+fn the_summary_by_hand() {
+    let summary = Topology::parse("c.toml", &chain(3, 2)).unwrap().summary();
+    assert_eq!((summary.depth, summary.edges, summary.processes), (3, 2, 3));
+    assert!((summary.calls_per_request - 7.0).abs() < 1e-9);
+    assert_eq!(summary.busiest.0, "s2");
+    let shown = Topology::parse("small.toml", SMALL).unwrap().summary().to_string();
+    assert!(shown.contains("2 (1 rust, 1 go), 2 processes"), "{shown}");
+    assert!(shown.contains("5 requests/s: 15 calls/s, 10 operations/s"), "{shown}");
+}
+
+#[test]
+fn defaults_of_streams_peers_and_retries() {
+    let text = SMALL
+        .replace("repeat = 2", "repeat = 2, retries = {}")
+        .replace("[services.back.methods.Do]", "[services.back.methods.Do]\nkind = \"server-stream\"")
+        .replace(
+            "[services.front.methods.Show]",
+            "[services.front.peers.back]\nbreaker = {}\n[services.front.methods.Show]",
+        );
+    let topology = Topology::parse("small.toml", &text).unwrap();
+    let method = topology.method("back", "Do").unwrap();
+    assert_eq!((method.request_messages, method.response_messages), (1, 5));
+    let front = &topology.services["front"];
+    let breaker = Some(Breaker { failures: 5, open_ms: 5_000 });
+    assert_eq!(front.peers["back"], PeerSettings { pool: 1, breaker });
+    let retries = Some(Retries { attempts: 3, backoff_ms: 50, on: vec![14] });
+    assert_eq!(topology.method("front", "Show").unwrap().calls[0].retries, retries);
 }
 
 #[test]
@@ -126,10 +310,10 @@ fn an_absent_file_says_so() {
 fn the_boutique_has_ten_services_in_four_stacks_and_three_redis() {
     let topology = Topology::boutique().unwrap();
     assert_eq!(topology.services.len(), 10);
-    assert_eq!(topology.redis, ["redis-cart", "redis-catalog", "redis-session"]);
+    assert_eq!(topology.backends_of(BackendKind::Redis), ["redis-cart", "redis-catalog", "redis-session"]);
     let count = |stack| topology.services.values().filter(|service| service.stack == stack).count();
     assert_eq!([Stack::Rust, Stack::Go, Stack::Node, Stack::Python].map(count), [3, 3, 2, 2]);
-    let owners = topology.redis.iter().map(|name| topology.redis_owner(name));
+    let owners = topology.backends.keys().map(|name| topology.backend_owner(name));
     let expected = ["cartservice", "productcatalogservice", "frontend"];
     assert!(owners.eq(expected.map(Some)));
 }

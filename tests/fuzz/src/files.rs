@@ -57,7 +57,7 @@ pub fn topology(input: &[u8]) {
         Ok(topology) => {
             for (caller, callee) in topology.edges() {
                 assert!(topology.services.contains_key(&caller), "{caller} is no service");
-                assert!(topology.services.contains_key(&callee) || topology.redis.contains(&callee));
+                assert!(topology.services.contains_key(&callee) || topology.backends.contains_key(&callee));
             }
             let mut random = Random::seeded(1);
             if let Err(error) = schedule::parse(file, faults, &topology, &mut random) {
