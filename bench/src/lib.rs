@@ -10,6 +10,7 @@ pub mod cost;
 pub mod evaluate;
 pub mod faults;
 pub mod load;
+pub mod messages;
 pub mod random;
 pub mod run;
 pub mod service;

@@ -20,6 +20,7 @@ pub use system::{
     PeerSettings, Retries, Scenario, Service, Stack,
 };
 
+use crate::messages::{Messages, Schema};
 use crate::service::Parcel;
 
 /// One bad field of a topology file: which file, where in it, and what is wrong.
@@ -49,6 +50,8 @@ pub struct Topology {
     pub scenarios: Vec<Scenario>,
     /// How many of them there are.
     pub load: Load,
+    /// Types of all messages; without it they are parcels of bytes.
+    pub schema: Option<Schema>,
 }
 
 impl Topology {
@@ -113,8 +116,14 @@ impl Topology {
 
     /// Encoded request and response messages of a method, at least one of each: what its callers send
     /// and what it answers, by turns. Both are empty when there is no such method.
-    pub fn samples(&self, service: &str, method: &str) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    pub fn samples(&self, service: &str, method: &str) -> (Messages, Messages) {
         let Some(found) = self.method(service, method) else { return (Vec::new(), Vec::new()) };
+        let grpc = self.services.get(service).map_or(service, |service| service.grpc.as_str());
+        let bytes = (found.request_bytes, found.response_bytes);
+        let typed = self.schema.as_ref().and_then(|schema| schema.samples(grpc, method, bytes));
+        if let Some(typed) = typed {
+            return typed;
+        }
         (vec![parcel(found.request_bytes)], vec![parcel(found.response_bytes)])
     }
 }

@@ -14,6 +14,7 @@ use super::{BackendKind, Breaker, Cache, DataOperation, Invalid, MethodKind, Pat
 pub(super) struct File {
     pub name: String,
     pub entry: String,
+    pub proto: Option<String>,
     pub load: Load,
     #[serde(default)]
     pub backends: Named<Backend>,

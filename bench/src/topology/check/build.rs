@@ -2,12 +2,13 @@
 
 use super::super::raw::{self, DataStep as RawData, FanOut, Named};
 use super::super::{CallStep, DataStep, Load, Method, PeerSettings, Retries, Scenario, Service, Topology};
+use crate::messages::Schema;
 use crate::service::status::code_number;
 
 /// A stream whose length is not given has so many messages.
 const STREAM_MESSAGES: u32 = 5;
 
-pub(super) fn topology(raw: raw::File) -> Topology {
+pub(super) fn topology(raw: raw::File, schema: Option<Schema>) -> Topology {
     let scenarios = raw.users.0.into_iter().map(|(name, user)| Scenario {
         name,
         weight: user.weight,
@@ -26,6 +27,7 @@ pub(super) fn topology(raw: raw::File) -> Topology {
             deadline_ms: raw.load.deadline_ms,
             pool: raw.load.pool,
         },
+        schema,
     }
 }
 

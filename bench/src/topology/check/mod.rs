@@ -2,6 +2,7 @@
 //! `methods` hold the rules of their tables; `build` turns what passed them into a `Topology`.
 
 mod build;
+mod messages;
 mod methods;
 mod services;
 
@@ -53,7 +54,8 @@ pub(super) fn resolve(file: &str, raw: raw::File) -> Result<Topology, Invalid> {
         format!("{processes} replicas in all; at most {MOST_PROCESSES} fit one machine"),
     )?;
     load_is_sound(&rules, &raw)?;
-    let topology = build::topology(raw);
+    let schema = messages::schema(&rules, &raw)?;
+    let topology = build::topology(raw, schema);
     calls_end(&rules, &topology)?;
     all_is_used(&rules, &topology)?;
     Ok(topology)
