@@ -183,6 +183,21 @@ pub struct Behaviour {
     pub absent: BTreeSet<String>,
 }
 
+impl Behaviour {
+    /// Both at once.
+    pub fn join(&mut self, other: Self) {
+        self.effects.extend(other.effects);
+        self.leak_bytes_per_second += other.leak_bytes_per_second;
+        self.leak_limit_bytes = self.leak_limit_bytes.max(other.leak_limit_bytes);
+        self.leak_walks = self.leak_walks.max(other.leak_walks);
+        self.spin_threads += other.spin_threads;
+        self.leak_connections_per_second += other.leak_connections_per_second;
+        self.open_circuits.extend(other.open_circuits);
+        self.addresses.extend(other.addresses);
+        self.absent.extend(other.absent);
+    }
+}
+
 /// Something that happens to calls of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -82,23 +82,25 @@ impl Cgroups {
                     folder.display()
                 )
             })?;
-            if hierarchy.v2 {
-                // On a hybrid host these controllers are in version 1, and the write is refused.
-                for parent in [&hierarchy.mount, &folder] {
-                    drop(fs::write(parent.join("cgroup.subtree_control"), "+cpu +memory"));
-                }
-            }
+            delegate(hierarchy, &hierarchy.mount);
+            delegate(hierarchy, &folder);
             weigh(&folder).with_context(|| format!("{}: weight", folder.display()))?;
         }
         Ok(cgroups)
     }
 
-    /// Makes a service's cgroups; a process enters them by its own pid before it becomes the service.
+    /// Makes the cgroups of `name`, such as `cartservice` or `node-0/cartservice`; a process enters them by its own
+    /// pid before it becomes the service.
     pub fn place(&self, name: &str, limits: Limits) -> anyhow::Result<Vec<PathBuf>> {
         let mut folders = Vec::new();
         for hierarchy in &self.hierarchies {
-            let folder = hierarchy.mount.join(&self.base).join(name);
+            let base = hierarchy.mount.join(&self.base);
+            let folder = base.join(name);
             fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+            if let Some(node) = folder.parent().filter(|parent| *parent != base) {
+                delegate(hierarchy, node);
+                weigh(node)?;
+            }
             set_limits(hierarchy, &folder, limits)
                 .with_context(|| format!("{}: limits", folder.display()))?;
             folders.push(folder);
@@ -106,10 +108,71 @@ impl Cgroups {
         Ok(folders)
     }
 
+    /// Changes the limits of a cgroup; what is none is no limit.
+    pub fn limit(&self, name: &str, limits: Limits) -> anyhow::Result<()> {
+        for hierarchy in &self.hierarchies {
+            let folder = hierarchy.mount.join(&self.base).join(name);
+            lift_limits(hierarchy, &folder, limits)
+                .and_then(|()| set_limits(hierarchy, &folder, limits))
+                .with_context(|| format!("{}: limits", folder.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Gives one cgroup a larger share of the machine than all services together have.
+    pub fn favour(&self, name: &str) -> anyhow::Result<()> {
+        for hierarchy in &self.hierarchies {
+            let folder = hierarchy.mount.join(&self.base).join(name);
+            for (file, weight) in [("cpu.shares", "262144"), ("cpu.weight", "10000")] {
+                if folder.join(file).exists() {
+                    fs::write(folder.join(file), weight)
+                        .with_context(|| format!("{}: weight", folder.display()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The processes in a cgroup now.
+    pub fn processes(&self, name: &str) -> Vec<rustix::process::Pid> {
+        let Some(folder) = self.v2_folder().map(|folder| folder.join(name)) else { return Vec::new() };
+        let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        listed.lines().filter_map(|line| rustix::process::Pid::from_raw(line.trim().parse().ok()?)).collect()
+    }
+
+    /// How often the kernel throttled a cgroup at its CPU limit, if it counts that.
+    pub fn throttled(&self, name: &str) -> Option<u64> {
+        self.counter(name, "cpu.stat", "nr_throttled ")
+    }
+
+    /// How often the kernel killed a process of a cgroup for want of memory, if it counts that.
+    pub fn oom_kills(&self, name: &str) -> Option<u64> {
+        self.counter(name, "memory.oom_control", "oom_kill ")
+            .or_else(|| self.counter(name, "memory.events", "oom_kill "))
+    }
+
+    fn counter(&self, name: &str, file: &str, prefix: &str) -> Option<u64> {
+        let read = |hierarchy: &Hierarchy| {
+            let text = fs::read_to_string(hierarchy.mount.join(&self.base).join(name).join(file)).ok()?;
+            text.lines().find_map(|line| line.strip_prefix(prefix))?.trim().parse().ok()
+        };
+        self.hierarchies.iter().find_map(read)
+    }
+
     /// This part's folder in the cgroup v2 mount, which sockets belong to.
     pub fn v2_folder(&self) -> Option<PathBuf> {
         let v2 = self.hierarchies.iter().find(|hierarchy| hierarchy.v2)?;
         Some(v2.mount.join(&self.base))
+    }
+
+    /// The path of this part below each mount.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// How deep that folder is below the mount.
+    pub fn v2_depth(&self) -> usize {
+        self.base.split('/').filter(|part| !part.is_empty()).count()
     }
 
     /// Processor time used so far, seconds.
@@ -143,13 +206,19 @@ impl Cgroups {
     pub fn remove(&self) -> anyhow::Result<()> {
         for hierarchy in &self.hierarchies {
             let base = hierarchy.mount.join(&self.base);
-            let Ok(entries) = fs::read_dir(&base) else { continue };
-            for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-                empty(&entry.path())?;
+            if base.exists() {
+                empty(&base)?;
             }
-            fs::remove_dir(&base).with_context(|| format!("{} cannot be removed", base.display()))?;
         }
         Ok(())
+    }
+}
+
+/// Children of a version 2 cgroup get these controllers. On a hybrid host they are in version 1, and the write is
+/// refused.
+fn delegate(hierarchy: &Hierarchy, folder: &Path) {
+    if hierarchy.v2 {
+        drop(fs::write(folder.join("cgroup.subtree_control"), "+cpu +memory"));
     }
 }
 
@@ -184,9 +253,31 @@ fn set_limits(hierarchy: &Hierarchy, folder: &Path, limits: Limits) -> io::Resul
     Ok(())
 }
 
-/// Kills what runs in a cgroup (a stopped process too) and removes it.
+/// Takes away the limits that are not asked for.
+fn lift_limits(hierarchy: &Hierarchy, folder: &Path, limits: Limits) -> io::Result<()> {
+    if limits.cpu_cores.is_none() {
+        if hierarchy.cpu {
+            fs::write(folder.join("cpu.cfs_quota_us"), "-1")?;
+        } else if hierarchy.v2 && folder.join("cpu.max").exists() {
+            fs::write(folder.join("cpu.max"), "max")?;
+        }
+    }
+    if limits.memory_mib.is_none() {
+        if hierarchy.memory {
+            fs::write(folder.join("memory.limit_in_bytes"), "-1")?;
+        } else if hierarchy.v2 && folder.join("memory.max").exists() {
+            fs::write(folder.join("memory.max"), "max")?;
+        }
+    }
+    Ok(())
+}
+
+/// Kills what runs in a cgroup and below it (a stopped process too) and removes it.
 fn empty(folder: &Path) -> anyhow::Result<()> {
     use rustix::process::{Pid, Signal, kill_process};
+    for below in fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        empty(&below.path())?;
+    }
     let started = Instant::now();
     loop {
         let procs = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
@@ -200,23 +291,56 @@ fn empty(folder: &Path) -> anyhow::Result<()> {
             Err(error) if started.elapsed() > EMPTY_WITHIN => {
                 bail!("{} cannot be removed: {error}", folder.display())
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     }
 }
 
-/// Enters the cgroups and becomes the command: the pid stays, and no instruction of the service runs
-/// outside its cgroup.
-pub fn enter(folders: &[PathBuf], command: &[String]) -> anyhow::Result<()> {
+/// Who enters what before it becomes a service.
+#[derive(clap::Args)]
+pub struct Enter {
+    /// The cgroups' folders
+    #[arg(long)]
+    into: Vec<PathBuf>,
+    /// The file of a network namespace
+    #[arg(long)]
+    network: Option<PathBuf>,
+    /// User and group number to become
+    #[arg(long, value_parser = user_and_group)]
+    user: Option<(u32, u32)>,
+    /// What to become
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+fn user_and_group(text: &str) -> Result<(u32, u32), String> {
+    let numbers =
+        text.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+    numbers.ok_or_else(|| format!("`{text}` is not of the form 100:100"))
+}
+
+/// Enters the cgroups and the network namespace and becomes the command: the pid stays, and no instruction of the
+/// service runs outside.
+pub fn enter(wanted: &Enter) -> anyhow::Result<()> {
     use std::os::unix::process::CommandExt;
     let pid = std::process::id().to_string();
-    for folder in folders {
+    for folder in &wanted.into {
         let file = folder.join("cgroup.procs");
         fs::write(&file, &pid).with_context(|| format!("{} refused a process", file.display()))?;
     }
-    let (program, arguments) = command.split_first().context("no command to run")?;
-    Err(std::process::Command::new(program).args(arguments).exec())
-        .with_context(|| format!("{program} cannot be run"))
+    if let Some(path) = &wanted.network {
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+        let file = fs::File::open(path).with_context(|| format!("{} cannot be opened", path.display()))?;
+        move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network))
+            .with_context(|| format!("{} cannot be entered", path.display()))?;
+    }
+    let (program, arguments) = wanted.command.split_first().context("no command to run")?;
+    let mut becoming = std::process::Command::new(program);
+    becoming.args(arguments);
+    if let Some((user, group)) = wanted.user {
+        becoming.uid(user).gid(group);
+    }
+    Err(becoming.exec()).with_context(|| format!("{program} cannot be run"))
 }
 
 #[cfg(test)]

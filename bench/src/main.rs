@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use playground::faults::{Kind, Role};
 use playground::random::Random;
 use playground::topology::Topology;
 use playground::{anomaly, cgroups, cost, evaluate, faults, load, run, service, stacks};
@@ -19,14 +20,20 @@ struct Cli {
 enum Command {
     /// Start the system, put it under load, break it on schedule, and write what happened
     Run(run::Flags),
-    /// Show which fault fits which service
+    /// Show which fault fits which service, and what each does
     Faults {
         /// The topology file [default: the online boutique]
         #[arg(long)]
         topology: Option<PathBuf>,
-        /// Print every pair (the default, and the only thing to do)
+        /// Print every pair (the default)
         #[arg(long)]
         list: bool,
+        /// Events instead of faults: what is not broken and must not page
+        #[arg(long)]
+        events: bool,
+        /// Say what each kind does and print its parameters, instead of pairs
+        #[arg(long, conflicts_with = "list")]
+        explain: bool,
         /// Print a JSON list instead of plain lines
         #[arg(long)]
         json: bool,
@@ -71,15 +78,13 @@ enum Command {
     Hog {
         #[arg(long)]
         threads: u32,
+        /// Share of the time
+        #[arg(long, default_value_t = 1.0)]
+        busy: f64,
     },
     /// Enter cgroups, then become another command (started by `run`)
     #[command(hide = true)]
-    Enter {
-        #[arg(long)]
-        into: Vec<PathBuf>,
-        #[arg(last = true)]
-        command: Vec<String>,
-    },
+    Enter(cgroups::Enter),
 }
 
 /// The ends of the measured traffic.
@@ -107,7 +112,10 @@ fn main() -> ExitCode {
 fn obey(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(flags) => run::run(&flags),
-        Command::Faults { topology, list: _, json } => list_faults(topology.as_deref(), json),
+        Command::Faults { topology, list: _, events, explain, json } => {
+            let role = if events { Role::Event } else { Role::Fault };
+            if explain { explain_faults(role, json) } else { list_faults(role, topology.as_deref(), json) }
+        }
         Command::Check { topology, faults } => check(&topology, faults.as_deref()),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Anomaly(anomaly) => anomaly.run(),
@@ -117,8 +125,8 @@ fn obey(command: Command) -> anyhow::Result<()> {
         Command::Setup(flags) => stacks::setup::setup(&flags),
         Command::Service { spec } => service::serve(&spec),
         Command::Load { spec } => load::generate(&spec),
-        Command::Hog { threads } => Ok(faults::inject::hog(threads)?),
-        Command::Enter { into, command } => cgroups::enter(&into, &command),
+        Command::Hog { threads, busy } => Ok(faults::inject::hog(threads, busy)?),
+        Command::Enter(wanted) => cgroups::enter(&wanted),
     }
 }
 
@@ -132,12 +140,12 @@ fn check(topology: &Path, schedule: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list_faults(path: Option<&Path>, json: bool) -> anyhow::Result<()> {
+fn list_faults(role: Role, path: Option<&Path>, json: bool) -> anyhow::Result<()> {
     let topology = match path {
         Some(path) => Topology::read(path)?,
         None => Topology::boutique()?,
     };
-    let pairs = faults::pairs(&topology);
+    let pairs = faults::pairs(&topology, role);
     if json {
         let pairs: Vec<_> = pairs
             .iter()
@@ -147,6 +155,37 @@ fn list_faults(path: Option<&Path>, json: bool) -> anyhow::Result<()> {
     } else {
         for (kind, service) in pairs {
             println!("{} {service}", kind.name());
+        }
+    }
+    Ok(())
+}
+
+fn explain_faults(role: Role, json: bool) -> anyhow::Result<()> {
+    let kinds: Vec<Kind> = Kind::all().filter(|kind| kind.role() == role).collect();
+    if json {
+        let shown = kinds.iter().map(|kind| {
+            serde_json::json!({
+                "kind": kind, "does": kind.does(), "fits": kind.fits(), "method": kind.in_method(),
+                "status": kind.status(), "parameters": kind.parameters(),
+            })
+        });
+        println!("{}", serde_json::to_string_pretty(&shown.collect::<Vec<_>>())?);
+        return Ok(());
+    }
+    for kind in kinds {
+        println!("{}: {}", kind.name(), kind.does());
+        for one in kind.parameters() {
+            let scaled = if one.harmless.is_some() { ", scaled by strength" } else { "" };
+            println!(
+                "    {} = {} ({} to {}{scaled}): {}",
+                one.name, one.default, one.least, one.most, one.what
+            );
+        }
+        if let Some(status) = kind.status() {
+            println!("    status = \"{status}\": the gRPC status of failing calls");
+        }
+        if kind.in_method() {
+            println!("    method: the method that is struck; drawn with the seed when left out");
         }
     }
     Ok(())

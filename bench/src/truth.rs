@@ -189,35 +189,71 @@ impl Drop for ServedGuard {
 /// Reads a file of JSON lines; a last line that a killed process cut short is skipped.
 pub fn read_lines<T: for<'a> Deserialize<'a>>(path: &Path) -> std::io::Result<Vec<T>> {
     let mut found = Vec::new();
-    for line in BufReader::new(File::open(path)?).lines() {
-        if let Ok(line) = serde_json::from_str(&line?) {
-            found.push(line);
-        }
-    }
+    each_line(path, |line| found.push(line))?;
     Ok(found)
 }
 
-/// Calls per service: served ones from `truth/<service>.jsonl`.
-pub fn count_served(out: &Path, services: &[String]) -> BTreeMap<String, u64> {
-    let count = |name: &String| {
-        let lines = read_lines::<Served>(&out.join("truth").join(format!("{name}.jsonl")));
-        (name.clone(), lines.map_or(0, |lines| lines.len() as u64))
-    };
-    services.iter().map(count).collect()
-}
-
-/// Calls per service as their callers count them: `sent/*.jsonl` and `truth/loadgen.jsonl`.
-pub fn count_sent(out: &Path, services: &[String]) -> BTreeMap<String, u64> {
-    let mut counts: BTreeMap<String, u64> = services.iter().map(|name| (name.clone(), 0)).collect();
-    let files = services.iter().map(|name| out.join("sent").join(format!("{name}.jsonl")));
-    for file in files.chain([out.join("truth/loadgen.jsonl")]) {
-        for sent in read_lines::<Sent>(&file).unwrap_or_default() {
-            if let Some(count) = counts.get_mut(&sent.callee) {
-                *count += 1;
-            }
+/// The same one by one: the truth of an hour does not have to fit memory.
+pub fn each_line<T: for<'a> Deserialize<'a>>(path: &Path, mut take: impl FnMut(T)) -> std::io::Result<()> {
+    for line in BufReader::new(File::open(path)?).lines() {
+        if let Ok(line) = serde_json::from_str(&line?) {
+            take(line);
         }
     }
+    Ok(())
+}
+
+/// Which service every process of a run belongs to; a backend is a service of its own here.
+pub type Processes = BTreeMap<String, String>;
+
+/// Calls per service: served ones from `truth/<process>.jsonl`.
+pub fn count_served(out: &Path, processes: &Processes) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for (process, service) in processes {
+        let file = out.join("truth").join(format!("{process}.jsonl"));
+        // A backend writes no truth.
+        drop(each_line(&file, |_: Served| *counts.entry(service.clone()).or_default() += 1));
+    }
     counts
+}
+
+/// Calls of one caller to one callee, as the caller counts them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EdgeCount {
+    /// Who called: a service, or a client such as `loadgen`.
+    pub caller: String,
+    /// Who was called: a service, or a backend.
+    pub callee: String,
+    /// Calls that left, retries too; data operations of a backend.
+    pub calls: u64,
+    /// Those of them whose status was not OK.
+    pub failed: u64,
+    /// Calls that never left: no connection, or an open circuit.
+    pub never_left: u64,
+}
+
+/// Calls per caller and callee: `sent/<process>.jsonl` of services, `truth/<client>.jsonl` of clients.
+pub fn count_edges(out: &Path, processes: &Processes, clients: &[&str]) -> Vec<EdgeCount> {
+    let mut edges: BTreeMap<(String, String), EdgeCount> = BTreeMap::new();
+    let mut count = |caller: &str, file: &Path| {
+        let add = |sent: Sent| {
+            let edge = edges.entry((caller.into(), sent.callee.clone())).or_default();
+            edge.caller = caller.into();
+            edge.calls += u64::from(sent.left());
+            edge.failed += u64::from(sent.left() && sent.status != "OK");
+            edge.never_left += u64::from(!sent.left());
+            edge.callee = sent.callee;
+        };
+        // A process that called nobody has no file.
+        drop(each_line(file, add));
+    };
+    for (process, service) in processes {
+        count(service, &out.join("sent").join(format!("{process}.jsonl")));
+    }
+    for client in clients {
+        count(client, &out.join("truth").join(format!("{client}.jsonl")));
+    }
+    edges.into_values().collect()
 }
 
 #[cfg(test)]
@@ -245,7 +281,22 @@ mod tests {
             shown,
             [(Some("OK"), true, 20), (Some("CANCELLED"), false, 0), (Some("DEADLINE_EXCEEDED"), false, 0)]
         );
-        assert_eq!(count_served(folder.path(), &["cart".into(), "absent".into()])["cart"], 3);
+        let processes = [("cart".into(), "cart".into()), ("absent".into(), "absent".into())].into();
+        assert_eq!(count_served(folder.path(), &processes)["cart"], 3);
+    }
+
+    #[test]
+    fn an_edge_counts_all_replicas_and_what_left() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("sent")).unwrap();
+        for (process, attempt) in [("a-0", 0), ("a-1", 1), ("a-1", -1)] {
+            let lines = Lines::append(&folder.path().join(format!("sent/{process}.jsonl"))).unwrap();
+            lines.write(&Sent { callee: "b".into(), status: "INTERNAL".into(), attempt, ..Sent::default() });
+            lines.flush();
+        }
+        let processes = [("a-0".into(), "a".into()), ("a-1".into(), "a".into())].into();
+        let edge = EdgeCount { caller: "a".into(), callee: "b".into(), calls: 2, failed: 2, never_left: 1 };
+        assert_eq!(count_edges(folder.path(), &processes, &["nobody"]), [edge]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The processes of a run: each starts inside its own cgroups, says when it is ready, listens to lines
-//! on its standard input, and ends by its pid.
+//! The processes of a run: each starts inside its own cgroups (and network namespace), says when it is ready, listens
+//! to lines on its standard input, and ends by its pid. Which processes there are, and what they serve: `fleet`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,18 +20,47 @@ use crate::load::Second;
 pub const LOADGEN: &str = "loadgen";
 /// A process that was asked to end gets this long.
 const END_WITHIN: Duration = Duration::from_secs(5);
-/// A service that dies more often than this stays dead.
-const MOST_RESTARTS: u32 = 20;
+/// A process that dies more often than this stays dead: a crash loop of an hour is within it.
+const MOST_RESTARTS: u32 = 1_000;
 /// A stopped process does not read; commands to it fill the pipe and are given up after this.
 const TELL_WITHIN: Duration = Duration::from_millis(500);
+/// Backends are asked this often whether they are there.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// How a process says that it is ready.
+#[derive(Clone, Debug)]
+pub enum Readiness {
+    /// By the line `ready`.
+    Line,
+    /// By answering PING at this address.
+    Redis(String),
+    /// By taking a session at this address.
+    Postgres(String),
+}
+
+/// What to start, and where.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Words of the command.
+    pub command: Vec<String>,
+    /// How it says that it is ready.
+    pub readiness: Readiness,
+    /// The cgroup below the run's, such as `node-0/cartservice`.
+    pub cgroup: String,
+    /// Limits of that cgroup.
+    pub limits: Limits,
+    /// The file of its network namespace, if it has one of its own.
+    pub network: Option<PathBuf>,
+    /// User and group, if not those of the run.
+    pub user: Option<(u32, u32)>,
+}
 
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Option<Lines<BufReader<ChildStdout>>>,
     folders: Vec<PathBuf>,
-    command: Vec<String>,
-    redis_port: Option<u16>,
+    program: Program,
     restarts: u32,
 }
 
@@ -40,76 +69,82 @@ pub struct Children {
     cgroups: Cgroups,
     logs: PathBuf,
     running: BTreeMap<String, Running>,
+    /// Backends that are down on purpose.
+    held: BTreeMap<String, Program>,
 }
 
 impl Children {
     /// Nothing runs yet; `logs` gets a file for each process.
     pub fn new(cgroups: Cgroups, logs: PathBuf) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&logs)?;
-        Ok(Self { cgroups, logs, running: BTreeMap::new() })
+        Ok(Self { cgroups, logs, running: BTreeMap::new(), held: BTreeMap::new() })
     }
 
-    /// Starts a service or the load generator.
-    pub fn start(&mut self, name: &str, command: &[String], limits: Limits) -> anyhow::Result<()> {
-        let folders = self.cgroups.place(name, limits)?;
-        let running = self.spawn(name, folders, command.to_vec(), None)?;
+    /// The cgroups of all processes.
+    pub const fn cgroups(&self) -> &Cgroups {
+        &self.cgroups
+    }
+
+    /// Starts a process under a name.
+    pub fn start(&mut self, name: &str, program: Program) -> anyhow::Result<()> {
+        let folders = self.cgroups.place(&program.cgroup, program.limits)?;
+        let running = self.spawn(name, folders, program)?;
         self.running.insert(name.into(), running);
         Ok(())
     }
 
-    /// Starts a Redis server that keeps nothing on disk.
-    pub fn start_redis(&mut self, name: &str, port: u16) -> anyhow::Result<()> {
-        let folders = self.cgroups.place(name, Limits::default())?;
-        let text = format!(
-            "redis-server --port {port} --bind 127.0.0.1 --save  --appendonly no --daemonize no --maxmemory 64mb \
-             --maxmemory-policy allkeys-lru"
-        );
-        let command = text.split(' ').map(str::to_owned).collect();
-        let running = self.spawn(name, folders, command, Some(port))?;
-        self.running.insert(name.into(), running);
-        Ok(())
+    /// A process that is busy for a share of the time, in a running process's cgroups; it ends when dropped.
+    pub fn hog(&self, beside: &str, threads: u32, busy: f64) -> anyhow::Result<Child> {
+        let running = self.running.get(beside).with_context(|| format!("{beside} does not run"))?;
+        busy_process(&running.folders, threads, busy)
     }
 
-    /// A busy process in a service's cgroups; it ends when dropped.
-    pub fn hog(&self, service: &str, threads: u32) -> anyhow::Result<Child> {
-        let running = self.running.get(service).with_context(|| format!("{service} does not run"))?;
-        let hog = [own_path()?, "hog".into(), "--threads".into(), threads.to_string()];
-        enter(&running.folders, &hog)?.stdin(Stdio::piped()).spawn().context("the cpu hog cannot be started")
-    }
-
-    fn spawn(
+    /// The same in a cgroup of its own; `favoured` takes the machine from everybody else.
+    pub fn own_hog(
         &self,
-        name: &str,
-        folders: Vec<PathBuf>,
-        command: Vec<String>,
-        redis_port: Option<u16>,
-    ) -> anyhow::Result<Running> {
+        cgroup: &str,
+        (threads, busy): (u32, f64),
+        limits: Limits,
+        favoured: bool,
+    ) -> anyhow::Result<Child> {
+        let folders = self.cgroups.place(cgroup, limits)?;
+        if favoured {
+            self.cgroups.favour(cgroup)?;
+        }
+        busy_process(&folders, threads, busy)
+    }
+
+    fn spawn(&self, name: &str, folders: Vec<PathBuf>, program: Program) -> anyhow::Result<Running> {
         let log = self.logs.join(format!("{name}.log"));
         let log = std::fs::File::options().create(true).append(true).open(log)?;
-        let mut child = enter(&folders, &command)?
+        let speaks = matches!(program.readiness, Readiness::Line);
+        let mut child = enter(&folders, &program)?
             .stdin(Stdio::piped())
-            .stdout(if redis_port.is_some() { log.try_clone()?.into() } else { Stdio::piped() })
+            .stdout(if speaks { Stdio::piped() } else { log.try_clone()?.into() })
             .stderr(log)
             .spawn()
             .with_context(|| format!("{name} cannot be started"))?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
-        Ok(Running { child, stdin, stdout, folders, command, redis_port, restarts: 0 })
+        Ok(Running { child, stdin, stdout, folders, program, restarts: 0 })
     }
 
-    /// Waits until a process says that it is ready; Redis says so by answering.
+    /// Waits until a process says that it is ready.
     pub async fn ready(&mut self, name: &str, within: Duration) -> anyhow::Result<()> {
         let log = self.logs.join(format!("{name}.log"));
         let running = self.running.get_mut(name).with_context(|| format!("{name} was not started"))?;
         let ready = async {
-            if let Some(port) = running.redis_port {
-                return redis_answers(port, &mut running.child).await;
-            }
-            let stdout = running.stdout.as_mut().context("its output is gone")?;
-            match stdout.next_line().await? {
-                Some(line) if line.trim() == "ready" => Ok(()),
-                Some(line) => bail!("said `{line}` instead of `ready`"),
-                None => bail!("ended at once"),
+            match &running.program.readiness {
+                Readiness::Redis(address) => redis_answers(address, &mut running.child).await,
+                Readiness::Postgres(address) => postgres_answers(address, &mut running.child).await,
+                Readiness::Line => {
+                    let stdout = running.stdout.as_mut().context("its output is gone")?;
+                    match stdout.next_line().await? {
+                        Some(line) if line.trim() == "ready" => Ok(()),
+                        Some(line) => bail!("said `{line}` instead of `ready`"),
+                        None => bail!("ended at once"),
+                    }
+                }
             }
         };
         match tokio::time::timeout(within, ready).await {
@@ -119,8 +154,8 @@ impl Children {
     }
 
     /// The load generator's lines, from now on.
-    pub fn load_lines(&mut self) -> anyhow::Result<mpsc::Receiver<Second>> {
-        let load = self.running.get_mut(LOADGEN).context("no load generator")?;
+    pub fn load_lines(&mut self, name: &str) -> anyhow::Result<mpsc::Receiver<Second>> {
+        let load = self.running.get_mut(name).with_context(|| format!("{name} does not run"))?;
         let mut lines = load.stdout.take().context("the load generator's output is gone")?;
         let (sender, seconds) = mpsc::channel(64);
         tokio::spawn(async move {
@@ -135,11 +170,10 @@ impl Children {
         Ok(seconds)
     }
 
-    /// Writes a line to a process; Redis takes none.
+    /// Writes a line to a process; backends take none.
     pub async fn tell(&mut self, name: &str, line: &str) -> anyhow::Result<()> {
-        let Some(running) = self.running.get_mut(name).filter(|running| running.redis_port.is_none()) else {
-            return Ok(());
-        };
+        let speaks = |running: &&mut Running| matches!(running.program.readiness, Readiness::Line);
+        let Some(running) = self.running.get_mut(name).filter(speaks) else { return Ok(()) };
         let stdin = running.stdin.as_mut().with_context(|| format!("{name} takes no commands"))?;
         let line = format!("{line}\n");
         let written = tokio::time::timeout(TELL_WITHIN, stdin.write_all(line.as_bytes())).await;
@@ -149,24 +183,37 @@ impl Children {
         }
     }
 
-    /// The pid of a process, for signals.
-    pub fn pid(&self, name: &str) -> anyhow::Result<Pid> {
-        let pid = self.raw_pid(name).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        pid.with_context(|| format!("{name} does not run"))
+    /// The pid of a process.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.running.get(name)?.child.id()
     }
 
-    /// The pid of a process, to be shown.
-    pub fn raw_pid(&self, name: &str) -> Option<u32> {
-        self.running.get(name)?.child.id()
+    /// Every process in the cgroup of a process: its children too.
+    pub fn family(&self, name: &str) -> Vec<Pid> {
+        let running = self.running.get(name);
+        running.map_or_else(Vec::new, |running| self.cgroups.processes(&running.program.cgroup))
+    }
+
+    /// Signals a process and its children; one that is gone needs no signal.
+    pub fn signal(&self, name: &str, signal: Signal) {
+        for pid in self.family(name) {
+            let _gone = kill_process(pid, signal);
+        }
+    }
+
+    /// The limits that a process was started with, and its cgroup.
+    pub fn program(&self, name: &str) -> Option<&Program> {
+        self.running.get(name).map(|running| &running.program)
     }
 
     /// Processor seconds so far and memory bytes now.
     pub fn usage(&self, name: &str) -> (Option<f64>, Option<u64>) {
-        (self.cgroups.cpu_seconds(name), self.cgroups.memory_bytes(name))
+        let Some(program) = self.program(name) else { return (None, None) };
+        (self.cgroups.cpu_seconds(&program.cgroup), self.cgroups.memory_bytes(&program.cgroup))
     }
 
-    /// Starts those again that have ended, and names them.
-    pub fn restart_dead(&mut self) -> anyhow::Result<Vec<String>> {
+    /// Starts those again that have ended, and names them; those in `expendable` are let go instead.
+    pub fn restart_dead(&mut self, expendable: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
         let mut dead = Vec::new();
         for (name, running) in &mut self.running {
             if let Some(status) = running.child.try_wait()? {
@@ -176,31 +223,69 @@ impl Children {
                 dead.push(name.clone());
             }
         }
+        dead.retain(|name| !expendable.contains(name));
         for name in &dead {
             let Some(old) = self.running.remove(name) else { continue };
-            let mut new = self.spawn(name, old.folders, old.command, old.redis_port)?;
+            let mut new = self.spawn(name, old.folders, old.program)?;
             new.restarts = old.restarts + 1;
             self.running.insert(name.clone(), new);
         }
         Ok(dead)
     }
 
-    /// Ends every process: asks first, then kills, each by its pid.
+    /// Ends one process: asks first, then kills.
+    pub async fn stop(&mut self, name: &str) {
+        if let Some(mut running) = self.running.remove(name) {
+            ask_to_end(&mut running);
+            wait_for_end(name, &mut running).await;
+        }
+    }
+
+    /// Takes a process down until it is released.
+    pub async fn hold(&mut self, name: &str) {
+        if let Some(program) = self.program(name).cloned() {
+            self.stop(name).await;
+            self.held.insert(name.into(), program);
+        }
+    }
+
+    /// Starts a held process again.
+    pub fn release(&mut self, name: &str) -> anyhow::Result<()> {
+        match self.held.remove(name) {
+            Some(program) => self.start(name, program),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends every process: asks all first, then kills those that do not end, each by its pid.
     pub async fn stop_all(&mut self) {
         for running in self.running.values_mut() {
-            running.stdin = None;
-            if let Some(pid) = running.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-                // A process that has ended already needs no signal; a stopped one must run to end.
-                let _gone = kill_process(pid, Signal::TERM).and_then(|()| kill_process(pid, Signal::CONT));
-            }
+            ask_to_end(running);
         }
         for (name, running) in &mut self.running {
-            if tokio::time::timeout(END_WITHIN, running.child.wait()).await.is_err() {
-                eprintln!("playground: {name} did not end by itself");
-                drop(running.child.kill().await);
-            }
+            wait_for_end(name, running).await;
         }
         self.running.clear();
+    }
+}
+
+fn ask_to_end(running: &mut Running) {
+    running.stdin = None;
+    if let Some(pid) = running.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        // PostgreSQL waits for its sessions at TERM, and ends them at INT.
+        let end = match running.program.readiness {
+            Readiness::Postgres(_) => Signal::INT,
+            _ => Signal::TERM,
+        };
+        // A process that has ended already needs no signal; a stopped one must run to end.
+        let _gone = kill_process(pid, end).and_then(|()| kill_process(pid, Signal::CONT));
+    }
+}
+
+async fn wait_for_end(name: &str, running: &mut Running) {
+    if tokio::time::timeout(END_WITHIN, running.child.wait()).await.is_err() {
+        eprintln!("playground: {name} did not end by itself");
+        drop(running.child.kill().await);
     }
 }
 
@@ -209,24 +294,43 @@ fn own_path() -> anyhow::Result<String> {
     path.to_str().map(str::to_owned).context("the playground's path is not UTF-8")
 }
 
-fn enter(folders: &[PathBuf], command: &[String]) -> anyhow::Result<Command> {
+fn busy_process(folders: &[PathBuf], threads: u32, busy: f64) -> anyhow::Result<Child> {
+    let words = [own_path()?, "hog".into(), "--threads".into(), threads.to_string(), "--busy".into()];
+    let program = Program {
+        command: words.into_iter().chain([busy.to_string()]).collect(),
+        readiness: Readiness::Line,
+        cgroup: String::new(),
+        limits: Limits::default(),
+        network: None,
+        user: None,
+    };
+    enter(folders, &program)?.stdin(Stdio::piped()).spawn().context("the busy process cannot be started")
+}
+
+fn enter(folders: &[PathBuf], program: &Program) -> anyhow::Result<Command> {
     let mut entering = Command::new(own_path()?);
     entering.arg("enter");
     for folder in folders {
         entering.arg("--into").arg(folder);
     }
-    entering.arg("--").args(command).kill_on_drop(true);
+    if let Some(network) = &program.network {
+        entering.arg("--network").arg(network);
+    }
+    if let Some((user, group)) = program.user {
+        entering.arg("--user").arg(format!("{user}:{group}"));
+    }
+    entering.arg("--").args(&program.command).kill_on_drop(true);
     // A Ctrl-C on the terminal is for the run, which ends its processes in order.
     entering.process_group(0);
     Ok(entering)
 }
 
-async fn redis_answers(port: u16, child: &mut Child) -> anyhow::Result<()> {
+async fn redis_answers(address: &str, child: &mut Child) -> anyhow::Result<()> {
     loop {
         if let Some(status) = child.try_wait()? {
             bail!("ended at once ({status}); is redis-server installed?");
         }
-        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await {
+        if let Ok(mut stream) = TcpStream::connect(address).await {
             stream.write_all(b"*1\r\n$4\r\nPING\r\n").await?;
             let mut answer = [0; 7];
             stream.read_exact(&mut answer).await?;
@@ -234,6 +338,18 @@ async fn redis_answers(port: u16, child: &mut Child) -> anyhow::Result<()> {
                 return Ok(());
             }
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+async fn postgres_answers(address: &str, child: &mut Child) -> anyhow::Result<()> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            bail!("ended at once ({status})");
+        }
+        if super::postgres::takes_sessions(address).await {
+            return Ok(());
+        }
+        tokio::time::sleep(ASK_EVERY).await;
     }
 }

@@ -1,5 +1,5 @@
 //! Commands from outside while the system runs: JSON lines on a FIFO, or on a Unix socket that is made
-//! here and answers each line. A line is a fault without `at_seconds`, or `{"stop":true}`.
+//! here and answers each line. A line is a fault or an event, `{"rate":N}`, or `{"stop":true}`.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -15,6 +15,8 @@ use crate::faults::schedule::Wanted;
 /// What was asked for, and where the answer goes.
 pub(super) enum Order {
     Fault(Wanted, oneshot::Sender<Result<String, String>>),
+    /// User requests a second.
+    Rate(f64, oneshot::Sender<Result<String, String>>),
     Stop,
 }
 
@@ -22,6 +24,7 @@ pub(super) enum Order {
 #[serde(untagged)]
 enum Line {
     Stop { stop: bool },
+    Rate { rate: f64 },
     Fault(Wanted),
 }
 
@@ -64,6 +67,11 @@ where
                 Ok("stopping".into())
             }
             Ok(Line::Stop { stop: false }) => Ok("nothing to do".into()),
+            Ok(Line::Rate { rate }) => {
+                let (answer, answered) = oneshot::channel();
+                drop(orders.send(Order::Rate(rate, answer)).await);
+                answered.await.unwrap_or_else(|_| Err("the run has ended".into()))
+            }
             Ok(Line::Fault(wanted)) => {
                 let (answer, answered) = oneshot::channel();
                 drop(orders.send(Order::Fault(wanted, answer)).await);

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::output::EPISODE;
 use crate::load::percentile;
-use crate::truth::{Sent, Served, read_lines};
+use crate::truth::{Processes, Sent, Served, each_line, read_lines};
 
 /// Length of a window, seconds; the agent's default step.
 const STEP_SECONDS: u64 = 5;
@@ -40,18 +40,19 @@ type Windows = BTreeMap<u64, Window>;
 struct Usage {
     at: f64,
     service: String,
+    process: String,
     cpu_seconds: Option<f64>,
     memory_bytes: Option<u64>,
 }
 
-/// Writes `meta.json` and the episode's files; `started` and `stopped` bound the load, Unix seconds.
+/// Writes `meta.json` and the episode's files for a system with a name and an entry service; `started` and `stopped`
+/// bound the load, Unix seconds.
 pub(super) fn write(
     out: &Path,
-    name: &str,
-    entry: &str,
+    (name, entry): (&str, &str),
     services: &[String],
-    started: f64,
-    stopped: f64,
+    processes: &Processes,
+    (started, stopped): (f64, f64),
 ) -> anyhow::Result<()> {
     let folder = out.join("episodes").join(EPISODE);
     std::fs::create_dir_all(&folder)?;
@@ -60,26 +61,27 @@ pub(super) fn write(
     let mut edges = Rows::create(&folder.join("edges.csv.gz"), "timestamp,caller,callee,metric,value")?;
     for service in services {
         let mut windows = Windows::new();
-        for call in
-            read_lines::<Served>(&out.join("truth").join(format!("{service}.jsonl"))).unwrap_or_default()
-        {
-            if within(seconds_of(call.t_ms)) {
-                let ok = call.status.as_deref() == Some("OK");
-                windows.entry(window_of(call.t_ms / 1_000)).or_default().add(call.seconds, ok);
-            }
+        let mut callees: BTreeMap<String, Windows> = BTreeMap::new();
+        let own = processes.iter().filter(|(_, of)| *of == service);
+        for (process, _) in own {
+            let served = |call: Served| {
+                if within(seconds_of(call.t_ms)) {
+                    let ok = call.status.as_deref() == Some("OK");
+                    windows.entry(window_of(call.t_ms / 1_000)).or_default().add(call.seconds, ok);
+                }
+            };
+            // A process that ended before its first call has no file.
+            drop(each_line(&out.join("truth").join(format!("{process}.jsonl")), served));
+            let sent = |call: Sent| {
+                if within(seconds_of(call.t_ms)) {
+                    let windows = callees.entry(call.callee).or_default();
+                    let window = windows.entry(window_of(call.t_ms / 1_000)).or_default();
+                    window.add(call.seconds, call.status == "OK");
+                }
+            };
+            drop(each_line(&out.join("sent").join(format!("{process}.jsonl")), sent));
         }
         nodes.windows(service, windows, ["rps", "error_ratio", "lat_p50_ms", "lat_p95_ms", "lat_mean_ms"])?;
-        let mut callees: BTreeMap<String, Windows> = BTreeMap::new();
-        for call in read_lines::<Sent>(&out.join("sent").join(format!("{service}.jsonl"))).unwrap_or_default()
-        {
-            if within(seconds_of(call.t_ms)) {
-                let windows = callees.entry(call.callee).or_default();
-                windows
-                    .entry(window_of(call.t_ms / 1_000))
-                    .or_default()
-                    .add(call.seconds, call.status == "OK");
-            }
-        }
         for (callee, windows) in callees {
             let metrics = ["rps", "error_ratio", "client_p50_ms", "client_p95_ms", "client_mean_ms"];
             edges.windows(&format!("{service},{callee}"), windows, metrics)?;
@@ -106,7 +108,8 @@ const fn window_of(second: u64) -> u64 {
     second - second % STEP_SECONDS
 }
 
-/// CPU from the difference of a window's first sample and the next window's, memory from its last.
+/// CPU from the difference of a window's first sample and the next window's, memory from its last; a service has
+/// what its processes have together.
 fn write_usage(nodes: &mut Rows, usage: impl Iterator<Item = Usage>) -> anyhow::Result<()> {
     let mut samples: BTreeMap<String, BTreeMap<u64, (Usage, Option<u64>)>> = BTreeMap::new();
     for usage in usage {
@@ -117,18 +120,27 @@ fn write_usage(nodes: &mut Rows, usage: impl Iterator<Item = Usage>) -> anyhow::
         )]
         let window = window_of(usage.at as u64);
         let memory = usage.memory_bytes;
-        let windows = samples.entry(usage.service.clone()).or_default();
+        let windows = samples.entry(usage.process.clone()).or_default();
         windows.entry(window).or_insert((usage, None)).1 = memory;
     }
-    for (service, windows) in samples {
+    let mut sums: BTreeMap<(String, u64), (Option<f64>, Option<f64>)> = BTreeMap::new();
+    for windows in samples.into_values() {
         for ((window, (first, memory)), (_, (next, _))) in windows.iter().zip(windows.iter().skip(1)) {
+            let (cpu, held) = sums.entry((first.service.clone(), *window)).or_default();
             if let (Some(before), Some(after)) = (first.cpu_seconds, next.cpu_seconds) {
-                let millicores = (after - before) / (next.at - first.at) * 1e3;
-                nodes.row(*window, &service, "cpu_millicores", millicores)?;
+                *cpu = Some(cpu.unwrap_or(0.0) + (after - before) / (next.at - first.at) * 1e3);
             }
             if let Some(bytes) = memory {
                 #[expect(clippy::cast_precision_loss, reason = "a machine's memory fits a double")]
-                nodes.row(*window, &service, "mem_bytes", *bytes as f64)?;
+                let bytes = *bytes as f64;
+                *held = Some(held.unwrap_or(0.0) + bytes);
+            }
+        }
+    }
+    for ((service, window), (cpu, held)) in sums {
+        for (metric, value) in [("cpu_millicores", cpu), ("mem_bytes", held)] {
+            if let Some(value) = value {
+                nodes.row(window, &service, metric, value)?;
             }
         }
     }
@@ -202,10 +214,10 @@ mod tests {
         };
         let truth = served(10_000, "OK", 0.1) + &served(14_999, "INTERNAL", 0.3) + &served(99_000, "OK", 9.0);
         std::fs::write(out.join("truth/a.jsonl"), truth).unwrap();
-        let usage = r#"{"at":10.0,"service":"a","cpu_seconds":1.0,"memory_bytes":7}
-{"at":15.0,"service":"a","cpu_seconds":2.0,"memory_bytes":8}"#;
+        let usage = r#"{"at":10.0,"service":"a","process":"a","cpu_seconds":1.0,"memory_bytes":7}
+{"at":15.0,"service":"a","process":"a","cpu_seconds":2.0,"memory_bytes":8}"#;
         std::fs::write(out.join("usage.jsonl"), usage).unwrap();
-        write(out, "small", "a", &["a".into()], 10.0, 20.0).unwrap();
+        write(out, ("small", "a"), &["a".into()], &[("a".into(), "a".into())].into(), (10.0, 20.0)).unwrap();
         assert_eq!(
             unzip(&out.join("episodes/run/nodes.csv.gz")),
             "timestamp,service,metric,value\n10,a,rps,0.4000\n10,a,error_ratio,0.5000\n10,a,lat_p50_ms,100.0000\n\

@@ -1,77 +1,36 @@
 //! One run of the playground, from an empty machine to an empty machine: processes start, load runs,
-//! faults come and go, everything is written down and cleaned up. Processes are in `children`, what is
-//! written in `output`, commands from outside in `control`.
+//! faults come and go, everything is written down and cleaned up. What runs is the `fleet` of `children`, told by
+//! `specs`; where it runs the `network`; what is written `output`; commands from outside `control`.
 
 pub mod children;
 mod control;
 mod dataset;
+mod flags;
+pub mod fleet;
+pub(crate) mod network;
 mod output;
 mod plan;
-mod specs;
+pub mod postgres;
+pub(crate) mod specs;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::sync::mpsc;
 
-use crate::cgroups::{Cgroups, Limits};
 use crate::faults::inject::Injector;
-use crate::faults::schedule;
+use crate::faults::{Fault, Kind, Role, schedule};
 use crate::load::Second;
 use crate::random::Random;
 use crate::stacks;
-use crate::topology::{BackendKind, Pattern, Topology};
-use children::{Children, LOADGEN};
+use children::LOADGEN;
 use control::Order;
+pub use flags::Flags;
+use fleet::{Fleet, Parts};
 use output::Output;
 use plan::{Action, Plan};
-use specs::{Placement, load_spec, service_spec};
 
-/// Flags of `playground run`.
-#[derive(clap::Args)]
-pub struct Flags {
-    /// The topology file (TOML or JSON)
-    #[arg(long)]
-    topology: PathBuf,
-    /// A schedule of faults (TOML or JSON)
-    #[arg(long)]
-    faults: Option<PathBuf>,
-    /// Stop after this many seconds of load; without it, run until SIGINT or SIGTERM
-    #[arg(long)]
-    seconds: Option<f64>,
-    /// User requests a second, instead of the topology's
-    #[arg(long)]
-    rate: Option<f64>,
-    /// How the load moves, instead of the topology's
-    #[arg(long)]
-    pattern: Option<Pattern>,
-    /// Seed of users, costs and drawn faults; printed when not given
-    #[arg(long)]
-    seed: Option<u64>,
-    /// A FIFO, or a Unix socket to make, that takes faults as JSON lines while the system runs
-    #[arg(long)]
-    control: Option<PathBuf>,
-    /// The folder for truth, events and logs
-    #[arg(long)]
-    out: PathBuf,
-    /// The folder with the prepared stacks [default: $XDG_CACHE_HOME/faultline or ~/.cache/faultline]
-    #[arg(long)]
-    cache: Option<PathBuf>,
-    /// Serve everything in Rust
-    #[arg(long)]
-    rust_only: bool,
-    /// The first of the ports on 127.0.0.1
-    #[arg(long, default_value_t = 17_000)]
-    base_port: u16,
-    /// The cgroup under which services have theirs
-    #[arg(long, default_value = "faultline-playground")]
-    cgroup: String,
-}
-
-/// A service that is not ready after this long never will be.
-const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Children are looked after this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Users' numbers are shown this often, seconds.
@@ -79,36 +38,51 @@ const SHOW_EVERY: u64 = 5;
 
 /// Runs until the time is over or a signal comes.
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
-    let mut topology = Topology::read(&flags.topology)?;
-    if let Some(rate) = flags.rate {
-        if !(rate > 0.0 && rate <= 100_000.0) {
-            bail!("--rate {rate} is not within 0 to 100000 requests a second");
-        }
-        topology.load.requests_per_second = rate;
-    }
-    topology.load.pattern = flags.pattern.unwrap_or(topology.load.pattern);
     let seed = flags.seed.unwrap_or_else(|| crate::truth::unix_ms() % 1_000_000);
+    let mut topology = flags.system(seed)?;
     let mut random = Random::seeded(seed);
     let faults = match &flags.faults {
         Some(path) => schedule::read(path, &topology, &mut random).map_err(anyhow::Error::msg)?,
         None => Vec::new(),
     };
-    let mut plan = Plan::default();
-    for fault in faults {
-        plan.add(fault);
-    }
-    let launchers = stacks::launchers(&mut topology, flags.cache.clone(), flags.rust_only)?;
+    let launchers = stacks::launchers(&mut topology, flags.cache.clone())?;
+    std::fs::create_dir_all(&flags.out).with_context(|| format!("{} cannot be made", flags.out.display()))?;
+    let out = flags.out.canonicalize()?;
     let _claim = claim(&flags.cgroup)?;
+    crate::faults::clean_wires(&flags.cgroup);
+    let output = Output::create(&out, &topology)?;
+    eprintln!("playground: {} with seed {seed} into {}", topology.name, out.display());
+    let rate = topology.load.requests_per_second;
+    let fleet = Fleet::new(Parts {
+        topology,
+        launchers,
+        cgroup: flags.cgroup.clone(),
+        nodes: flags.nodes,
+        base_port: flags.base_port,
+        seed,
+        out,
+        absent: newcomers(&faults),
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut stage = Stage::set(flags, topology, seed, launchers)?;
-    let played = runtime.block_on(async {
+    let mut stage = Stage { fleet, output, rate, failed: 0 };
+    let (played, ended) = runtime.block_on(async {
+        let mut plan = Plan::default();
+        faults.into_iter().for_each(|fault| plan.add(fault));
         let played = stage.play(flags, plan, random).await;
-        stage.children.stop_all().await;
-        played
+        (played, stage.fleet.end().await)
     });
-    let removed = Cgroups::claim(&flags.cgroup).and_then(|left| left.remove());
-    stage.output.finish()?;
-    played.and(removed)
+    stage.output.finish(stage.fleet.born())?;
+    played.and(ended)?;
+    match stage.failed {
+        0 => Ok(()),
+        failed => bail!("{failed} faults or events could not happen: events.jsonl has the reasons"),
+    }
+}
+
+/// Services that the schedule lets appear later.
+fn newcomers(faults: &[Fault]) -> BTreeSet<String> {
+    let new = faults.iter().filter(|fault| fault.kind == Kind::NewService);
+    new.map(|fault| fault.service.clone()).collect()
 }
 
 /// One playground per cgroup at a time: a second one would end the first one's processes.
@@ -124,36 +98,17 @@ fn claim(cgroup: &str) -> anyhow::Result<std::fs::File> {
     Ok(file)
 }
 
-/// Everything that a run needs in place before the first process starts.
+/// A run that is going on.
 struct Stage {
-    topology: Topology,
-    children: Children,
+    fleet: Fleet,
     output: Output,
-    placement: Placement,
-    launchers: stacks::Launchers,
+    /// Users' requests a second while nothing changes them.
+    rate: f64,
+    /// Faults and events that could not happen.
+    failed: u32,
 }
 
 impl Stage {
-    fn set(
-        flags: &Flags,
-        topology: Topology,
-        seed: u64,
-        launchers: stacks::Launchers,
-    ) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&flags.out)
-            .with_context(|| format!("{} cannot be made", flags.out.display()))?;
-        let out = flags.out.canonicalize()?;
-        let mut addresses = BTreeMap::new();
-        let mut next = flags.base_port;
-        for name in topology.services.keys().chain(topology.backends.keys()) {
-            addresses.insert(name.clone(), vec![format!("127.0.0.1:{}", free_port(&mut next)?)]);
-        }
-        let output = Output::create(&out, &topology)?;
-        eprintln!("playground: {} with seed {seed} into {}", topology.name, out.display());
-        let children = Children::new(Cgroups::claim(&flags.cgroup)?, out.join("logs"))?;
-        Ok(Self { topology, children, output, placement: Placement { addresses, out, seed }, launchers })
-    }
-
     async fn play(&mut self, flags: &Flags, mut plan: Plan, mut random: Random) -> anyhow::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -162,17 +117,19 @@ impl Stage {
         if let Some(path) = &flags.control {
             control::listen(path, order.clone())?;
         }
+        let output = &self.output;
         tokio::select! {
-            started = self.start_all() => started?,
+            started = self.fleet.start_all(|ready| output.ready(&ready)) => started?,
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
         }
-        let mut seconds = self.children.load_lines()?;
-        self.children.tell(LOADGEN, "start").await?;
-        self.output.load_started()?;
+        let mut seconds = self.fleet.children().load_lines(LOADGEN)?;
+        self.fleet.children().tell(LOADGEN, "start").await?;
+        self.output.load_started();
         let begin = Instant::now();
         let mut injector = Injector::default();
         let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ends = flags.seconds.map(Duration::from_secs_f64);
         loop {
             let over = ends.map_or(Duration::MAX, |ends| ends.saturating_sub(begin.elapsed()));
@@ -189,112 +146,107 @@ impl Stage {
                     }
                 }
                 Some(second) = seconds.recv() => self.output.second(&second, SHOW_EVERY)?,
-                Some(order) = orders.recv() => match order {
-                    Order::Stop => break,
-                    Order::Fault(wanted, answer) => {
-                        let now = begin.elapsed().as_secs_f64();
-                        let fault = schedule::fault(wanted, &self.topology, &mut random);
-                        let said = fault.map(|mut fault| {
-                            fault.at_seconds += now;
-                            let said = format!("{} {}", fault.kind.name(), fault.service);
-                            plan.add(fault);
-                            said
-                        });
-                        drop(answer.send(said));
+                Some(order) = orders.recv() => {
+                    if !self.obey(order, begin, &mut plan, &mut injector, &mut random).await {
+                        break;
                     }
-                },
-                _ = look.tick() => self.look_after(&injector).await?,
+                }
+                _ = look.tick() => self.look_after(&mut injector).await?,
             }
         }
         eprintln!("playground: stopping");
         for number in injector.numbers() {
             self.act(Action::End(number), &mut injector).await?;
         }
-        self.stop_load(&mut seconds).await
-    }
-
-    /// Starts Redis, services and load, and waits until each is ready.
-    async fn start_all(&mut self) -> anyhow::Result<()> {
-        let started = Instant::now();
-        let specs = self.placement.out.join("specs");
-        std::fs::create_dir_all(&specs)?;
-        for name in self.topology.backends_of(BackendKind::Redis) {
-            let port = self.port(&name).unwrap_or_default();
-            self.children.start_redis(&name, port)?;
-        }
-        let names: Vec<String> = self.topology.services.keys().cloned().collect();
-        for (name, index) in names.iter().zip(1..) {
-            let spec = service_spec(&self.topology, (name, 0), name, index, &self.placement)
-                .context("a service vanished")?;
-            let path = specs.join(format!("{name}.json"));
-            std::fs::write(&path, serde_json::to_string_pretty(&spec)?)?;
-            let Some(service) = self.topology.services.get(name) else { continue };
-            let limits = Limits { cpu_cores: service.cpu_cores, memory_mib: service.memory_mib };
-            let command = self.launchers.command(service.stack, &path)?;
-            self.children.start(name, &command, limits)?;
-        }
-        let load = specs.join("loadgen.json");
-        std::fs::write(
-            &load,
-            serde_json::to_string_pretty(&load_spec(&self.topology, &self.placement, LOADGEN))?,
-        )?;
-        self.children.start(LOADGEN, &stacks::load_command(&load)?, Limits::default())?;
-        for name in
-            self.topology.backends_of(BackendKind::Redis).iter().chain(&names).chain(&[LOADGEN.to_owned()])
-        {
-            self.children.ready(name, READY_WITHIN).await?;
-            let stack = self.topology.services.get(name).map_or("", |service| service.stack.name());
-            let port = self.port(name);
-            self.output.ready(name, stack, port, self.children.raw_pid(name))?;
-        }
-        eprintln!("playground: all ready after {:.1} s", started.elapsed().as_secs_f64());
+        self.stop_load(&mut seconds).await;
         Ok(())
     }
 
-    fn port(&self, name: &str) -> Option<u16> {
-        self.placement.address(name, 0)?.rsplit_once(':')?.1.parse().ok()
+    /// Obeys an order from outside; false is the end.
+    async fn obey(
+        &mut self,
+        order: Order,
+        begin: Instant,
+        plan: &mut Plan,
+        injector: &mut Injector,
+        random: &mut Random,
+    ) -> bool {
+        match order {
+            Order::Stop => return false,
+            Order::Rate(rate, answer) => {
+                let set = match flags::check_rate(rate) {
+                    Ok(()) => injector.set_rate(&mut self.fleet, rate).await,
+                    Err(error) => Err(error),
+                };
+                if set.is_ok() {
+                    self.rate = rate;
+                    self.output.rate(rate);
+                }
+                drop(answer.send(set.map(|()| format!("rate {rate}")).map_err(|error| format!("{error:#}"))));
+            }
+            Order::Fault(wanted, answer) => {
+                let role = wanted.kind.map_or(Role::Fault, Kind::role);
+                let fault = schedule::fault(wanted, role, self.fleet.topology(), random);
+                let said = fault.map(|mut fault| {
+                    fault.at_seconds += begin.elapsed().as_secs_f64();
+                    let said = format!("{} {}", fault.kind.name(), fault.service);
+                    plan.add(fault);
+                    said
+                });
+                drop(answer.send(said));
+            }
+        }
+        true
     }
 
+    /// A fault that cannot happen is told, and the run goes on: what else was asked for is worth having.
     async fn act(&mut self, action: Action, injector: &mut Injector) -> anyhow::Result<()> {
         match action {
             Action::Start(number, fault) => {
-                injector.start(number, fault.clone(), &mut self.children).await?;
-                self.output.fault_started(number, &fault)
+                match injector.start(number, &fault, &mut self.fleet, self.rate).await {
+                    Ok(()) => self.output.started(number, &fault),
+                    Err(error) => {
+                        self.failed += 1;
+                        self.output.failed(number, &fault, &error);
+                        Ok(())
+                    }
+                }
             }
-            Action::End(number) => match injector.end(number, &mut self.children).await? {
-                Some(fault) => self.output.fault_ended(number, &fault),
-                None => Ok(()),
+            Action::End(number) => match injector.end(number, &mut self.fleet, self.rate).await {
+                Ok(Some(fault)) => self.output.ended(number, &fault),
+                Ok(None) => Ok(()),
+                Err(error) => {
+                    self.failed += 1;
+                    eprintln!("playground: a fault does not end: {error:#}");
+                    Ok(())
+                }
             },
         }
     }
 
     /// A service that died starts again, as an orchestrator would do, and the run says so.
-    async fn look_after(&mut self, injector: &Injector) -> anyhow::Result<()> {
-        for name in self.children.restart_dead()? {
-            self.output.died(&name)?;
-            injector.tell(&name, &mut self.children).await;
+    async fn look_after(&mut self, injector: &mut Injector) -> anyhow::Result<()> {
+        for name in self.fleet.restart_dead().await? {
+            let killed = self.fleet.children().program(&name).map(|program| program.cgroup.clone());
+            let killed = killed.and_then(|cgroup| self.fleet.children().cgroups().oom_kills(&cgroup));
+            self.output.died(&name, killed);
         }
-        let names = self.topology.services.keys().chain(self.topology.backends.keys());
-        self.output.usage(names.map(|name| (name.as_str(), self.children.usage(name))))
+        injector.look(&mut self.fleet).await;
+        let processes: Vec<(String, String)> =
+            self.fleet.born().iter().map(|(process, service)| (process.clone(), service.clone())).collect();
+        for (process, service) in processes {
+            let usage = self.fleet.children().usage(&process);
+            self.output.usage(&process, &service, usage);
+        }
+        self.output.usage_written();
+        Ok(())
     }
 
     /// Load ends first and waits for its answers, so that no call is cut by the end of the run.
-    async fn stop_load(&mut self, seconds: &mut mpsc::Receiver<Second>) -> anyhow::Result<()> {
-        drop(self.children.tell(LOADGEN, "stop").await);
-        let longest = Duration::from_millis(u64::from(self.topology.load.deadline_ms) + 1_000);
+    async fn stop_load(&mut self, seconds: &mut mpsc::Receiver<Second>) {
+        drop(self.fleet.children().tell(LOADGEN, "stop").await);
+        let longest = Duration::from_millis(u64::from(self.fleet.topology().load.deadline_ms) + 1_000);
         drop(tokio::time::timeout(longest, async { while seconds.recv().await.is_some() {} }).await);
-        self.output.load_stopped()
+        self.output.load_stopped();
     }
-}
-
-/// The next port that nobody listens on.
-fn free_port(next: &mut u16) -> anyhow::Result<u16> {
-    while *next < u16::MAX {
-        let port = *next;
-        *next += 1;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free port is left above --base-port")
 }

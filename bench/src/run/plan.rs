@@ -61,7 +61,7 @@ mod tests {
             duration_seconds,
             kind: Kind::Latency,
             service: "a".into(),
-            parameters: Parameters::default(),
+            parameters: Parameters::of(Kind::Latency),
         };
         let mut plan = Plan::default();
         plan.add(fault(5.0, 10.0));

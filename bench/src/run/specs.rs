@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::brief::{Backend, CallSpec, DataSpec, LoadSpec, MethodSpec, Peer, ServiceSpec};
-use crate::topology::{Method, PeerSettings, Topology};
+use crate::topology::{Method, MethodKind, Pattern, PeerSettings, Scenario, Topology};
 
 /// Addresses and folders that a run has chosen.
 pub(super) struct Placement {
@@ -36,19 +36,30 @@ impl Placement {
     }
 }
 
-/// The spec of one replica of a service; `process` names its files, `index` makes its seed its own.
+/// One process of a service.
+pub(super) struct Place<'a> {
+    pub(super) service: &'a str,
+    pub(super) replica: u32,
+    /// Names its files.
+    pub(super) process: &'a str,
+    /// Where it listens.
+    pub(super) address: &'a str,
+    /// Makes its seed its own.
+    pub(super) index: u64,
+}
+
+/// The spec of one replica of a service.
 pub(super) fn service_spec(
     topology: &Topology,
-    (name, replica): (&str, u32),
-    process: &str,
-    index: u64,
     placement: &Placement,
+    place: &Place<'_>,
 ) -> Option<ServiceSpec> {
+    let &Place { service: name, replica, process, address, index } = place;
     let service = topology.services.get(name)?;
     let mut spec = ServiceSpec {
         service: name.into(),
         replica,
-        listen: placement.address(name, replica)?.into(),
+        listen: address.into(),
         truth: placement.out.join("truth").join(format!("{process}.jsonl")),
         sent: placement.out.join("sent").join(format!("{process}.jsonl")),
         seed: placement.seed.wrapping_mul(1_000).wrapping_add(index),
@@ -69,7 +80,13 @@ pub(super) fn service_spec(
         spec.methods
             .insert(topology.path(name, method_name), method_spec(topology, (name, method_name), method)?);
     }
+    spec.methods.insert(refused_path(topology, name), MethodSpec::default());
     Some(spec)
+}
+
+/// A method that every service has and no topology calls: requests to it are refused when a bad client comes.
+pub(crate) fn refused_path(topology: &Topology, service: &str) -> String {
+    topology.path(service, "ReadLegacy")
 }
 
 fn method_spec(topology: &Topology, at: (&str, &str), method: &Method) -> Option<MethodSpec> {
@@ -133,6 +150,43 @@ pub(super) fn load_spec(topology: &Topology, placement: &Placement, process: &st
         calls: methods.into_iter().flat_map(|methods| methods.keys()).filter_map(call).collect(),
         requests_per_second: topology.load.requests_per_second,
         pattern: topology.load.pattern,
+        seed: placement.seed,
+        truth: placement.out.join("truth").join(format!("{process}.jsonl")),
+    }
+}
+
+/// What a client is told whose requests a service refuses.
+pub(super) fn bad_client_spec(
+    topology: &Topology,
+    placement: &Placement,
+    service: &str,
+    process: &str,
+    rate: f64,
+) -> LoadSpec {
+    let call = CallSpec {
+        peer: service.into(),
+        path: refused_path(topology, service),
+        kind: MethodKind::Unary,
+        requests: vec![Bytes::from_static(b"\x0a\x06legacy")],
+        request_messages: 1,
+        gap_ms: 0.0,
+        deadline_ms: topology.load.deadline_ms,
+        optional: false,
+        retries: None,
+    };
+    let step = "read".to_owned();
+    LoadSpec {
+        entry: service.into(),
+        peer: placement.peer(topology, service, PeerSettings::default()),
+        scenarios: vec![Scenario {
+            name: process.into(),
+            weight: 1,
+            steps: vec![step.clone()],
+            think_ms: 1_000,
+        }],
+        calls: [(step, call)].into(),
+        requests_per_second: rate,
+        pattern: Pattern::Steady,
         seed: placement.seed,
         truth: placement.out.join("truth").join(format!("{process}.jsonl")),
     }

@@ -55,7 +55,7 @@ impl Peers {
     }
 
     /// Where callees are and whether they may be called.
-    pub(super) fn become_like(&self, behaviour: &Behaviour) {
+    pub fn become_like(&self, behaviour: &Behaviour) {
         connections::obey(&self.0.callees, behaviour);
     }
 

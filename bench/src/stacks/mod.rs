@@ -26,11 +26,7 @@ impl Launchers {
 
 /// Finds the stacks that the topology needs, preparing them where that is possible; services of the
 /// others become Rust.
-pub fn launchers(
-    topology: &mut Topology,
-    cache: Option<PathBuf>,
-    rust_only: bool,
-) -> anyhow::Result<Launchers> {
+pub fn launchers(topology: &mut Topology, cache: Option<PathBuf>) -> anyhow::Result<Launchers> {
     let mut words = BTreeMap::from([(Stack::Rust, vec![own_path()?, "service".into()])]);
     let needed: std::collections::BTreeSet<Stack> = topology
         .services
@@ -38,7 +34,7 @@ pub fn launchers(
         .map(|service| service.stack)
         .filter(|&stack| stack != Stack::Rust)
         .collect();
-    if !rust_only {
+    if !needed.is_empty() {
         let cache = setup::cache_folder(cache)?;
         for stack in needed {
             match setup::prepare(stack, &cache, setup::Mode::Install) {
