@@ -26,6 +26,13 @@ impl Arrivals {
         Self { rate, pattern, random: Random::seeded(seed), seed, at: 0.0 }
     }
 
+    /// From now on, seconds after the start, there are so many a second on average. What was drawn for later
+    /// is forgotten: gaps of a Poisson process do not remember when they began.
+    pub(super) const fn change(&mut self, rate: f64, now: f64) {
+        self.rate = rate;
+        self.at = now;
+    }
+
     /// When the next request leaves, seconds after the start.
     pub(super) fn next_seconds(&mut self) -> f64 {
         let rate = self.rate * multiplier(self.pattern, self.at, self.seed);
@@ -70,6 +77,15 @@ mod tests {
                 std::iter::repeat_with(|| arrivals.next_seconds()).take_while(|&at| at < 1_200.0).count();
             assert!((54_000..66_000).contains(&count), "{pattern:?}: {count}");
         }
+    }
+
+    #[test]
+    fn a_new_rate_holds_at_once() {
+        let mut arrivals = Arrivals::new(0.001, Pattern::Steady, 3);
+        assert!(arrivals.next_seconds() > 10.0);
+        arrivals.change(100.0, 2.0);
+        let count = std::iter::repeat_with(|| arrivals.next_seconds()).take_while(|&at| at < 12.0).count();
+        assert!((800..1_200).contains(&count), "{count}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The users: an open-loop load generator. Requests leave on a schedule that does not wait for answers,
-//! so that a slow system is measured as users feel it. Parameters come from a spec file, `start` and
-//! `stop` on standard input; truth goes to a file, a line a second to standard output.
+//! so that a slow system is measured as users feel it. Parameters come from a spec file, commands (`start`,
+//! `stop`, `rate N`, a behaviour) on standard input; truth goes to a file, a line a second to standard output.
 
 mod arrivals;
 mod scenarios;
@@ -14,7 +14,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::brief::{CallSpec, LoadSpec};
+use crate::brief::{Behaviour, CallSpec, LoadSpec};
 use crate::random::Random;
 use crate::service::client::Peers;
 use crate::truth::{FLUSH_EVERY, Lines};
@@ -23,6 +23,9 @@ use scenarios::Crowd;
 
 /// Requests in flight beyond this are not sent but counted as failed: a machine has so much memory.
 const MOST_IN_FLIGHT: usize = 5_000;
+
+/// More user requests a second than one machine makes.
+const FASTEST: f64 = 100_000.0;
 
 /// What users felt in the last second.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -42,8 +45,46 @@ pub struct Second {
 #[derive(Default)]
 struct Felt {
     sent: u64,
+    ok: u64,
     failed: u64,
     seconds: Vec<f64>,
+}
+
+/// A line on standard input while load runs.
+#[derive(Debug)]
+enum Command {
+    /// No more requests.
+    Stop,
+    /// So many requests a second from now on.
+    Rate(f64),
+    /// Where the entry service's replicas are now, among other things.
+    Follow(Box<Behaviour>),
+}
+
+impl Command {
+    fn parse(line: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Rate {
+            rate: f64,
+        }
+        let line = line.trim();
+        if line == "stop" {
+            return Ok(Self::Stop);
+        }
+        let given = match line.strip_prefix("rate ") {
+            Some(number) => number.trim().parse().ok(),
+            None => serde_json::from_str(line).ok().map(|Rate { rate }| rate),
+        };
+        match given {
+            Some(rate) if (0.0..=FASTEST).contains(&rate) => Ok(Self::Rate(rate)),
+            Some(rate) => Err(format!("a rate of {rate} is not within 0 to {FASTEST} requests a second")),
+            None => {
+                serde_json::from_str(line).map(|behaviour| Self::Follow(Box::new(behaviour))).map_err(|_| {
+                    format!("`{line}` is none of `stop`, `rate N`, {{\"rate\": N}} and a behaviour")
+                })
+            }
+        }
+    }
 }
 
 /// Sends load from `start` until `stop` or the end of standard input; then waits for the last answers.
@@ -75,17 +116,30 @@ async fn run(spec: &LoadSpec, truth: Lines) -> anyhow::Result<()> {
     let felt = Arc::new(Mutex::new(Felt::default()));
     tokio::spawn(tell(Arc::clone(&felt), truth));
     let mut arrivals = Arrivals::new(spec.requests_per_second, spec.pattern, spec.seed);
-    let mut crowd = Crowd::new(&spec.scenarios, Random::seeded(spec.seed ^ 0x5EED));
+    let mut crowd = Crowd::new(&spec.scenarios, spec.requests_per_second, Random::seeded(spec.seed ^ 0x5EED));
     let mut running = tokio::task::JoinSet::new();
     let begin = Instant::now();
+    let mut next = arrivals.next_seconds();
     loop {
-        let at = begin + Duration::from_secs_f64(arrivals.next_seconds());
         tokio::select! {
-            () = tokio::time::sleep_until(at.into()) => {}
-            _ = commands.recv() => break,
+            () = tokio::time::sleep_until((begin + Duration::from_secs_f64(next)).into()) => {}
+            line = commands.recv() => {
+                match line.as_deref().map(Command::parse) {
+                    None | Some(Ok(Command::Stop)) => break,
+                    Some(Ok(Command::Rate(rate))) => {
+                        arrivals.change(rate, begin.elapsed().as_secs_f64());
+                        next = arrivals.next_seconds();
+                    }
+                    Some(Ok(Command::Follow(behaviour))) => peers.become_like(&behaviour),
+                    Some(Err(reason)) => eprintln!("load: {reason}"),
+                }
+                continue;
+            }
         }
         while running.try_join_next().is_some() {}
-        let Some(call) = crowd.next_step().and_then(|step| spec.calls.get(step)) else { continue };
+        let call = crowd.next_step(next).and_then(|step| spec.calls.get(step));
+        next = arrivals.next_seconds();
+        let Some(call) = call else { continue };
         let full = running.len() >= MOST_IN_FLIGHT;
         let mut now = felt.lock().unwrap_or_else(PoisonError::into_inner);
         now.sent += 1;
@@ -106,6 +160,7 @@ async fn request(peers: Peers, call: CallSpec, felt: Arc<Mutex<Felt>>) {
     let answer = peers.call(&call).await;
     let seconds = started.elapsed().as_secs_f64();
     let mut felt = felt.lock().unwrap_or_else(PoisonError::into_inner);
+    felt.ok += u64::from(answer.is_ok());
     felt.failed += u64::from(answer.is_err());
     felt.seconds.push(seconds);
 }
@@ -129,7 +184,7 @@ fn second(mut felt: Felt) -> Second {
     felt.seconds.sort_by(f64::total_cmp);
     Second {
         sent: felt.sent,
-        ok: (felt.seconds.len() as u64).saturating_sub(felt.failed),
+        ok: felt.ok,
         failed: felt.failed,
         p50_ms: percentile(&felt.seconds, 0.5) * 1e3,
         p95_ms: percentile(&felt.seconds, 0.95) * 1e3,
@@ -151,6 +206,27 @@ pub fn percentile(sorted: &[f64], share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_in_words_and_in_json() {
+        let check = |line: &str, expected: &str| {
+            let found = match Command::parse(line) {
+                Ok(Command::Stop) => "stop".to_owned(),
+                Ok(Command::Rate(rate)) => format!("rate {rate}"),
+                Ok(Command::Follow(behaviour)) => format!("{:?}", behaviour.addresses),
+                Err(reason) => reason,
+            };
+            assert!(found.contains(expected), "{line}: {found}");
+        };
+        check("stop", "stop");
+        check("rate 12.5", "rate 12.5");
+        check("{\"rate\": 50}", "rate 50");
+        check("rate -1", "a rate of -1 is not within 0 to 100000");
+        check("rate NaN", "a rate of NaN is not within");
+        check("rate fast", "`rate fast` is none of");
+        check("{\"addresses\": {\"front\": [\"127.0.0.1:1\"]}}", "{\"front\": [\"127.0.0.1:1\"]}");
+        check("faster", "`faster` is none of `stop`, `rate N`");
+    }
 
     #[test]
     fn nearest_rank_by_hand() {

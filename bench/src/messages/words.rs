@@ -130,7 +130,13 @@ fn text(field: &str, owner: &str, random: &mut Random) -> String {
         format!("4111-{:04}-{:04}-{:04}", random.below(10_000), random.below(10_000), random.below(10_000))
     } else if has(&["user", "session", "order", "transaction", "tracking"]) {
         let (a, b) = (random.bits(), random.bits());
-        format!("{:08x}-{:04x}-{:04x}-{:012x}", a >> 32, a & 0xFFFF, (a >> 16) & 0xFFFF, b >> 16)
+        let (version, variant) = (0x4000 | (a & 0x0FFF), 0x8000 | (b >> 50));
+        format!(
+            "{:08x}-{:04x}-{version:04x}-{variant:04x}-{:012x}",
+            a >> 32,
+            (a >> 16) & 0xFFFF,
+            b & 0xFFFF_FFFF_FFFF
+        )
     } else if has(&["street", "address"]) {
         format!("{} {}", 1 + random.below(1_900), pick(&STREETS, random))
     } else if has(&["city"]) {
