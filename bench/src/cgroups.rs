@@ -73,7 +73,7 @@ impl Cgroups {
             bail!("no cgroup v2 is mounted: mount it with `mount -t cgroup2 none /sys/fs/cgroup/unified`");
         }
         let cgroups = Self { base: base.into(), hierarchies };
-        cgroups.remove().context("an earlier run's processes could not be removed")?;
+        cgroups.clear().context("an earlier run's processes could not be removed")?;
         for hierarchy in &cgroups.hierarchies {
             let folder = hierarchy.mount.join(base);
             fs::create_dir_all(&folder).with_context(|| {
@@ -204,13 +204,27 @@ impl Cgroups {
 
     /// Kills every process in these cgroups, one by one, and removes them.
     pub fn remove(&self) -> anyhow::Result<()> {
-        for hierarchy in &self.hierarchies {
-            let base = hierarchy.mount.join(&self.base);
-            if base.exists() {
-                empty(&base)?;
+        for base in self.bases() {
+            empty(&base)?;
+        }
+        Ok(())
+    }
+
+    /// Kills and removes what is in the base; the base stays, for an agent may watch it already.
+    fn clear(&self) -> anyhow::Result<()> {
+        for base in self.bases() {
+            let entries =
+                fs::read_dir(&base).with_context(|| format!("{} cannot be read", base.display()))?;
+            for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+                empty(&entry.path())?;
             }
         }
         Ok(())
+    }
+
+    /// The base in each hierarchy that has one.
+    fn bases(&self) -> impl Iterator<Item = PathBuf> {
+        self.hierarchies.iter().map(|hierarchy| hierarchy.mount.join(&self.base)).filter(|base| base.is_dir())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The playground: a gRPC system of real stacks that breaks on command and knows what broke.
 //! A topology comes in; processes, load, faults and the truth about them go out. `evaluate` reads data
-//! sets, this one's and public ones, and ranks their faults; `anomaly` scores services through time;
+//! sets, this one's and public ones, and ranks their faults; `generate` makes large ones; `anomaly` scores services through time;
 //! `cost` measures what watching costs the traffic that is watched.
 
 pub mod anomaly;
@@ -9,6 +9,7 @@ pub mod cgroups;
 pub mod cost;
 pub mod evaluate;
 pub mod faults;
+pub mod generate;
 pub mod load;
 pub mod messages;
 pub mod random;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use playground::faults::{Kind, Role};
 use playground::random::Random;
 use playground::topology::Topology;
-use playground::{anomaly, cgroups, cost, evaluate, faults, load, run, service, stacks};
+use playground::{anomaly, cgroups, cost, evaluate, faults, generate, load, run, service, stacks};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -47,6 +47,8 @@ enum Command {
         #[arg(long)]
         faults: Option<PathBuf>,
     },
+    /// Make a data set of many faults over many systems, each run recorded by an agent of its own
+    Generate(Box<generate::Flags>),
     /// Rank the faults of a data set
     Evaluate(evaluate::Evaluate),
     /// Score the services of an anomaly data set, each by a model that never saw it
@@ -117,6 +119,7 @@ fn obey(command: Command) -> anyhow::Result<()> {
             if explain { explain_faults(role, json) } else { list_faults(role, topology.as_deref(), json) }
         }
         Command::Check { topology, faults } => check(&topology, faults.as_deref()),
+        Command::Generate(flags) => generate::generate(&flags),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Anomaly(anomaly) => anomaly.run(),
         Command::Cost(flags) => cost::measure(&flags),

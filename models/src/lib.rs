@@ -8,6 +8,7 @@
 
 pub mod net;
 pub mod random;
+pub mod recordings;
 
 use faultline_core::encode::{CHANNELS, Contract, Mismatch, STEPS};
 use faultline_core::score::{Model, ModelError};

@@ -7,6 +7,7 @@
 #![expect(clippy::indexing_slicing, reason = "matrices of known shapes; a trainer may panic")]
 #![expect(clippy::cast_possible_wrap, reason = "sizes of layers are small")]
 
+mod dataset;
 mod onnx;
 mod quantise;
 mod recorded;
@@ -50,10 +51,12 @@ type Windows = Vec<Encoded>;
 #[derive(Parser)]
 #[command(after_help = "Examples:\n  cargo xtask train\n  \
     cargo xtask train --from normal-1.rec --from normal-2.rec --out /tmp/model\n\n\
-    A recording of normal load is made by `faultline record FILE`.")]
+    cargo xtask train --from bench/data --out /tmp/model\n\n\
+    A recording of normal load is made by `faultline record FILE`. Of a folder of `playground generate` the systems\n\
+    that its split.json has for training are taken, each up to its first fault.")]
 struct Arguments {
-    /// A recording of normal load to learn from; may be repeated.
-    #[arg(long, value_name = "RECORDING")]
+    /// A recording of normal load, or a folder of `playground generate`, to learn from; may be repeated.
+    #[arg(long, value_name = "RECORDING|DIR")]
     from: Vec<PathBuf>,
     /// Where to write autoencoder.onnx and contract.json.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR")))]
@@ -103,8 +106,8 @@ fn main() -> Result<()> {
 /// The windows to train on, and those of whole services that are held out.
 fn material(arguments: &Arguments) -> Result<(Windows, Windows)> {
     let mut services = made_up(&synthetic::normal(arguments.services, arguments.steps, arguments.seed));
-    for path in &arguments.from {
-        let recorded = recorded::windows(path, RECORDED_STRIDE)?;
+    for (path, until) in sources(&arguments.from)? {
+        let recorded = recorded::windows(&path, RECORDED_STRIDE, until)?;
         let windows: usize = recorded.iter().map(Vec::len).sum();
         println!("{}: {} services, {windows} windows", path.display(), recorded.len());
         services.extend(recorded);
@@ -117,6 +120,20 @@ fn material(arguments: &Arguments) -> Result<(Windows, Windows)> {
         bail!("too few windows to train on: record for longer than the baseline and a window together");
     }
     Ok((known, held))
+}
+
+/// Recordings as they were named, and those of folders, with the time up to which these are known to be quiet.
+fn sources(from: &[PathBuf]) -> Result<Vec<(PathBuf, Option<f64>)>> {
+    let mut sources = Vec::new();
+    for path in from {
+        if path.is_dir() {
+            let recordings = dataset::recordings(path)?;
+            sources.extend(recordings.into_iter().map(|(recording, until)| (recording, Some(until))));
+        } else {
+            sources.push((path.clone(), None));
+        }
+    }
+    Ok(sources)
 }
 
 /// The windows of made-up services, encoded as the agent does.
@@ -137,7 +154,7 @@ fn contract(arguments: &Arguments, model: &[u8]) -> Contract {
         seed: arguments.seed,
         trained_on: format!(
             "recordings of normal load: {}; made-up services: {}, over {} steps",
-            arguments.from.len(),
+            sources(&arguments.from).map_or(0, |sources| sources.len()),
             arguments.services,
             arguments.steps
         ),

@@ -51,6 +51,8 @@ enum Command {
     Fuzz(fuzz::Fuzz),
     /// Rank the faults of a data set.
     Evaluate(offline::Evaluate),
+    /// Make a data set of many faults over many systems (needs root).
+    Generate(offline::Generate),
     /// Score the services of an anomaly detection data set.
     Anomaly(offline::Anomaly),
     /// Keep a kernel under load for hours, with and without the programs, and count its panics.
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
+        Command::Generate(generate) => generate.run(),
         Command::Anomaly(anomaly) => anomaly.run(),
         Command::Soak(soak) => soak.run(),
         Command::Train(train) => train.run(),

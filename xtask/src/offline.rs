@@ -1,8 +1,9 @@
-//! `cargo xtask evaluate`, `anomaly` and `train`: the commands that read files and need no kernel. They
-//! build and call the playground and the trainer, so that xtask itself stays quick to build.
+//! `cargo xtask evaluate`, `anomaly` and `train`: the commands that read files and need no kernel; and
+//! `generate`, which makes such files and needs one. They build and call the playground and the trainer, so
+//! that xtask itself stays quick to build.
 
 use crate::house;
-use crate::process::{cargo, run};
+use crate::process::{build_host_crates, cargo, command, run};
 use crate::setup::{self, Purpose};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -20,6 +21,29 @@ pub(crate) struct Evaluate {
     /// Leave the autoencoder's evidence out.
     #[arg(long)]
     no_model: bool,
+    /// Write a page with tables and plots.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Write every number of the table, and each fault's outcome.
+    #[arg(long, value_name = "FILE.json")]
+    json: Option<PathBuf>,
+    /// Another autoencoder than the one that comes with the agent.
+    #[arg(long, value_name = "FILE.onnx")]
+    model: Option<PathBuf>,
+    /// Episodes replayed at a time [default: the number of cores].
+    #[arg(long, value_name = "N")]
+    parallel: Option<usize>,
+    /// Replay everything again, whatever was kept.
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// Make a data set of many faults over many systems (needs root).
+#[derive(Args)]
+pub(crate) struct Generate {
+    /// Passed on to the playground; `cargo xtask generate -- --help` lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PLAYGROUND'S ARGUMENTS")]
+    arguments: Vec<OsString>,
 }
 
 /// Score the services of an anomaly detection data set.
@@ -46,10 +70,30 @@ impl Evaluate {
             setup::ensure(Purpose::Model)?;
         }
         let mut arguments = playground("evaluate", &self.dir, self.out.as_deref())?;
-        if self.no_model {
-            arguments.push("--no-model".into());
+        for (flag, file) in [("--report", &self.report), ("--json", &self.json), ("--model", &self.model)] {
+            if let Some(file) = file {
+                arguments.extend([flag.into(), std::path::absolute(file)?.into_os_string()]);
+            }
+        }
+        if let Some(parallel) = self.parallel {
+            arguments.extend(["--parallel".into(), parallel.to_string().into()]);
+        }
+        for (flag, given) in [("--no-model", self.no_model), ("--fresh", self.fresh)] {
+            if given {
+                arguments.push(flag.into());
+            }
         }
         run_playground(&arguments)
+    }
+}
+
+impl Generate {
+    pub(crate) fn run(&self) -> Result<()> {
+        setup::ensure(Purpose::Demo)?;
+        build_host_crates()?;
+        // Paths are the user's, so the playground runs where the user is.
+        let here = std::env::current_dir()?;
+        run(command(house::binary("playground")).arg("generate").args(&self.arguments).current_dir(here))
     }
 }
 

@@ -5,6 +5,7 @@
 //! there are finer windows for some of the time. A missing row means not measured.
 
 use super::names::{self, Meaning};
+use super::outcome::{Outcome, QuietTime};
 use anyhow::{Context, Result, anyhow};
 use faultline_core::graph::{EdgeKind, ServiceGraph};
 use faultline_core::units::ServiceId;
@@ -72,9 +73,60 @@ pub(super) struct Fault {
     /// When someone noticed, where that is known.
     #[serde(default)]
     alarm_time: Option<f64>,
+    /// Who is right, `|` between several; empty where it is not told.
+    #[serde(default)]
+    service: String,
+    #[serde(default)]
+    fault_type: String,
+    #[serde(default)]
+    note: String,
+}
+
+/// One row of `normal_periods.csv`.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Period {
+    pub(super) episode: String,
+    pub(super) start: f64,
+    pub(super) end: f64,
+    /// `reference`, or `false_alarm_test`: every page in it is a false one.
+    pub(super) r#use: String,
+    /// What was going on.
+    #[serde(default)]
+    note: String,
+}
+
+impl Period {
+    /// Nothing was found in it so far.
+    pub(super) fn quiet(&self, dataset: &str) -> QuietTime {
+        let what = if self.note.is_empty() { "normal" } else { self.note.as_str() };
+        QuietTime {
+            dataset: dataset.to_owned(),
+            what: what.to_owned(),
+            seconds: self.end - self.start,
+            ..QuietTime::default()
+        }
+    }
 }
 
 impl Fault {
+    /// Whether the data set tells who is right.
+    pub(super) fn is_labelled(&self) -> bool {
+        !self.service.is_empty()
+    }
+
+    /// Nothing was found of it so far.
+    pub(super) fn outcome(&self, dataset: &str) -> Outcome {
+        let culprits = self.service.split('|').filter(|culprit| !culprit.is_empty());
+        Outcome {
+            fault_id: self.fault_id.clone(),
+            dataset: dataset.to_owned(),
+            kind: self.fault_type.clone(),
+            note: self.note.clone(),
+            culprits: culprits.map(str::to_owned).collect(),
+            ..Outcome::default()
+        }
+    }
+
     /// Where the windows to explain begin: with the window in which the alarm was raised, else at the start.
     pub(super) fn first_bad(&self, step: f64) -> f64 {
         self.alarm_time.map_or(self.start, |alarm| (alarm - step / 2.0).clamp(self.start, self.end))
@@ -164,6 +216,22 @@ impl Dataset {
         }
         let aliases = resolve(&mut graph, aliases);
         Ok(Self { dir: dir.to_owned(), meta, faults, names, graph, aliases })
+    }
+
+    /// The agent's recording of an episode, packed or not.
+    pub(super) fn recording(&self, episode: &str) -> Option<PathBuf> {
+        let folder = self.dir.join("episodes").join(episode);
+        ["agent.rec", "agent.rec.xz"].map(|name| folder.join(name)).into_iter().find(|path| path.is_file())
+    }
+
+    /// The times in which each page is a false one; none where the data set does not tell.
+    pub(super) fn quiet_periods(&self) -> Result<Vec<Period>> {
+        let path = self.dir.join("normal_periods.csv");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let periods: Vec<Period> = rows(&path)?.collect::<Result<_>>()?;
+        Ok(periods.into_iter().filter(|period| period.r#use == "false_alarm_test").collect())
     }
 
     /// An episode's windows; `suffix` chooses the time base: empty, or `_10s`. `None` if the episode has no

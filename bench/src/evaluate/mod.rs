@@ -1,84 +1,129 @@
-//! Ranks the faults of a data set with the very function that the agent uses: files in, one JSON line a
-//! fault out. [`dataset`] reads, [`timeline`] lays windows out in steps, `faultline_core::rank` ranks.
+//! Ranks the faults of data sets with the very function that the agent uses, beside simple and published
+//! ways: files in, one JSON line a fault, a table, a JSON summary and a page with plots out.
+//!
+//! [`dataset`] reads; [`tables`] ranks windows that are tables, [`timeline`] lays them out in steps and
+//! [`scores`] asks the model; [`replay`] runs recordings through the core, and [`cache`] keeps what came out;
+//! [`baselines`] are the others' ways; [`outcome`] is what became of each fault, [`summary`] of them all, by
+//! [`statistics`]; [`terminal`] and [`page`] show it.
 
+mod baselines;
+mod cache;
 mod dataset;
 mod names;
+mod outcome;
+mod page;
+mod plots;
+mod replay;
 mod scores;
+mod statistics;
+mod summary;
+mod tables;
+mod terminal;
 mod timeline;
+mod work;
 
-use anyhow::{Context, Result};
+pub use tables::check;
+
+use crate::generate::Split;
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use dataset::{Dataset, Fault, Windows};
-use faultline_core::rank::{Question, rank};
 use faultline_core::score::Model;
-use faultline_core::units::ServiceId;
+use outcome::Findings;
 use serde::Serialize;
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
 use std::path::{Path, PathBuf};
-use timeline::Timeline;
+use summary::Summary;
 
 /// The finer time base that some data sets have around each fault: file suffix and step in seconds.
 const FINE: (&str, f64) = ("_10s", 10.0);
 
-/// Rank the faults of a data set.
+const HELP: &str = "\
+DIR is one data set (meta.json in it) or a folder of them, as `playground generate` makes. Where an episode
+has agent.rec or agent.rec.xz, it is replayed through the agent's core: detection, time to page and false
+pages come from that. Other data sets have tables of windows, and only their rankings are judged.
+
+How long it takes: public tables seconds; a recording about 1 s a minute of load and core with the model (the
+committed one, 3.5 hours of load, about 3 minutes on two cores). Each replayed episode is kept in
+$XDG_CACHE_HOME/faultline/evaluated, by build, recording and model: a run that was stopped goes on there.
+
+Rankings go to --out or standard output, one JSON object a line; the table goes to standard error.
+
+Examples:
+  playground evaluate data/nezha-ob --out rankings.jsonl
+  playground evaluate bench/data --report faults.html --json faults.json --out /dev/null";
+
+/// Rank the faults of a data set, and say how well.
 #[derive(Args, Debug)]
+#[command(after_help = HELP)]
 pub struct Evaluate {
-    /// A folder with meta.json, graph.csv, a faults file and episodes/.
+    /// A folder with meta.json, graph.csv, a faults file and episodes/; or a folder of such folders
     dir: PathBuf,
-    /// Where to write the rankings, one JSON object a line [default: standard output].
+    /// Where to write the rankings, one JSON object a line [default: standard output]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Leave the autoencoder's evidence out.
+    /// Leave the autoencoder's evidence out
     #[arg(long)]
     no_model: bool,
-    /// Say on standard error why each first place is first.
+    /// Say on standard error why each first place is first (not for recordings)
     #[arg(long)]
     explain: bool,
+    /// Write a page with tables and plots, one file without anything from elsewhere
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Write every number of the table, and each fault's outcome
+    #[arg(long, value_name = "FILE.json")]
+    json: Option<PathBuf>,
+    /// Another autoencoder than the one that comes with the agent; its contract.json lies beside it
+    #[arg(long, value_name = "FILE.onnx")]
+    model: Option<PathBuf>,
+    /// Episodes replayed at a time [default: the number of cores]
+    #[arg(long, value_name = "N")]
+    parallel: Option<usize>,
+    /// Replay everything again, whatever was kept
+    #[arg(long)]
+    fresh: bool,
 }
 
 #[derive(Serialize)]
 struct Ranking<'a> {
     fault_id: &'a str,
-    ranking: Vec<&'a str>,
-}
-
-/// Reads a data set whole and ranks nothing; says how many faults it has.
-///
-/// # Errors
-/// As [`Evaluate::run`].
-pub fn check(dir: &Path) -> Result<usize> {
-    let mut dataset = Dataset::open(dir)?;
-    for fault in dataset.faults.clone() {
-        for suffix in ["", FINE.0] {
-            dataset.windows(&fault.episode, suffix)?;
-            dataset.windows(&fault.ref_episode, suffix)?;
-        }
-    }
-    Ok(dataset.faults.len())
+    ranking: &'a [String],
 }
 
 impl Evaluate {
-    /// Reads the data set and writes its rankings.
+    /// Reads the data sets, writes their rankings and says how good they are.
     ///
     /// # Errors
     /// When a file is missing or a row cannot be read; the message names the file and the line.
     pub fn run(&self) -> Result<()> {
-        let mut dataset = Dataset::open(&self.dir)?;
-        let mut out = output(self.out.as_deref())?;
-        let mut episodes = Episodes::default();
-        let mut model = self.model();
-        for fault in dataset.faults.clone() {
-            let scores = self.suspects(&mut dataset, &mut episodes, &fault, &mut model)?;
-            let ranking = scores.iter().map(|(service, _)| dataset.names.name(*service)).collect();
-            serde_json::to_writer(&mut out, &Ranking { fault_id: &fault.fault_id, ranking })?;
-            writeln!(out)?;
+        let mut findings = Findings::default();
+        let model = self.model();
+        for dir in folders(&self.dir)? {
+            let found = work::findings(&dir, self, model.is_some())?;
+            findings.outcomes.extend(found.outcomes);
+            findings.quiet.extend(found.quiet);
         }
-        out.flush()?;
-        episodes.say_unknown();
-        Ok(())
+        if let Some(split) = split(&self.dir)? {
+            for outcome in &mut findings.outcomes {
+                outcome.held_out = split.tests(&outcome.dataset, &outcome.kind);
+            }
+        }
+        self.write_rankings(&findings)?;
+        let digest = model.as_ref().map(|model| model.digest().to_owned());
+        let summary = Summary::of(&findings, &self.dir, digest);
+        if summary.is_empty() {
+            return Ok(());
+        }
+        eprint!("{}", terminal::table(&summary));
+        if let Some(path) = &self.json {
+            let whole = serde_json::json!({ "summary": summary, "faults": findings.outcomes, "quiet": findings.quiet });
+            write(path, &(serde_json::to_string_pretty(&whole)? + "\n"))?;
+        }
+        match &self.report {
+            Some(path) => write(path, &page::html(&summary, &findings)),
+            None => Ok(()),
+        }
     }
 
     /// The model, unless it is not wanted or not there: then the ranking goes without, and says so.
@@ -86,7 +131,7 @@ impl Evaluate {
         if self.no_model {
             return None;
         }
-        match faultline_models::load(None, None) {
+        match faultline_models::load(self.model.as_deref(), None) {
             Ok(model) => Some(model),
             Err(error) => {
                 eprintln!("ranking without the model: {error}");
@@ -95,76 +140,45 @@ impl Evaluate {
         }
     }
 
-    /// Every suspect with its score over all time bases, best first.
-    fn suspects(
-        &self,
-        dataset: &mut Dataset,
-        episodes: &mut Episodes,
-        fault: &Fault,
-        model: &mut Option<Box<dyn Model>>,
-    ) -> Result<Vec<(ServiceId, f64)>> {
-        let coarse = (dataset.meta.step_s, dataset.meta.to_middle());
-        let fine = (FINE.1, FINE.1 / 2.0);
-        let mut totals: BTreeMap<ServiceId, f64> = BTreeMap::new();
-        for (suffix, (step, to_middle)) in [("", coarse), (FINE.0, fine)] {
-            episodes.load(dataset, &fault.episode, suffix)?;
-            episodes.load(dataset, &fault.ref_episode, suffix)?;
-            let (Some(windows), Some(usual)) =
-                (episodes.windows(&fault.episode, suffix), episodes.windows(&fault.ref_episode, suffix))
-            else {
-                continue;
-            };
-            let timeline = Timeline::new(fault, windows, usual, step, to_middle);
-            let surprises =
-                model.as_deref_mut().map_or_else(BTreeMap::new, |model| scores::of(&timeline, model));
-            let blames = rank(&Question {
-                history: &timeline.history,
-                graph: &dataset.graph,
-                reference: timeline.reference.clone(),
-                recent: timeline.recent.clone(),
-                scores: &surprises,
-                masked: &BTreeSet::new(),
-            });
-            for blame in &blames {
-                *totals.entry(blame.service).or_default() += blame.score;
-            }
-            if self.explain {
-                explain(dataset, fault, suffix, &blames);
-            }
+    fn write_rankings(&self, findings: &Findings) -> Result<()> {
+        let mut out = output(self.out.as_deref())?;
+        for outcome in &findings.outcomes {
+            let line = Ranking { fault_id: &outcome.fault_id, ranking: &outcome.ranking };
+            serde_json::to_writer(&mut out, &line)?;
+            writeln!(out)?;
         }
-        let mut totals: Vec<(ServiceId, f64)> = totals.into_iter().collect();
-        totals.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        Ok(totals)
+        Ok(out.flush()?)
     }
 }
 
-/// Episodes that were read, by name and time base.
-#[derive(Default)]
-struct Episodes(BTreeMap<(String, String), Option<Windows>>);
-
-impl Episodes {
-    fn load(&mut self, dataset: &mut Dataset, episode: &str, suffix: &str) -> Result<()> {
-        if let Entry::Vacant(place) = self.0.entry((episode.to_owned(), suffix.to_owned())) {
-            place.insert(dataset.windows(episode, suffix)?);
-        }
-        Ok(())
+/// The data sets in a folder: itself, or those that it holds, in order of their names.
+fn folders(dir: &Path) -> Result<Vec<PathBuf>> {
+    if dir.join("meta.json").exists() {
+        return Ok(vec![dir.to_owned()]);
     }
-
-    fn windows(&self, episode: &str, suffix: &str) -> Option<&Windows> {
-        self.0.get(&(episode.to_owned(), suffix.to_owned()))?.as_ref()
+    let entries = std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;
+    let mut folders: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.join("meta.json").exists()).collect();
+    folders.sort();
+    if folders.is_empty() {
+        bail!("{}: a data set needs meta.json (step_s at least), and no folder in it has one", dir.display());
     }
+    Ok(folders)
+}
 
-    fn say_unknown(&self) {
-        let mut unknown: BTreeMap<&str, u64> = BTreeMap::new();
-        for windows in self.0.values().flatten() {
-            for (name, rows) in &windows.unknown {
-                *unknown.entry(name).or_default() += rows;
-            }
-        }
-        for (name, rows) in unknown {
-            eprintln!("metric `{name}` is not known and was left out: {rows} rows");
-        }
-    }
+/// What may be trained on, where the data set or its folder says so.
+fn split(dir: &Path) -> Result<Option<Split>> {
+    let beside = dir.parent().map(|parent| parent.join("split.json"));
+    let Some(path) = [Some(dir.join("split.json")), beside].into_iter().flatten().find(|path| path.exists())
+    else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    Ok(Some(serde_json::from_str(&text).with_context(|| path.display().to_string())?))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// A file, or standard output.
@@ -176,18 +190,4 @@ pub(crate) fn output(path: Option<&Path>) -> Result<Box<dyn Write>> {
         }
         None => Box::new(stdout().lock()),
     })
-}
-
-fn explain(dataset: &Dataset, fault: &Fault, suffix: &str, blames: &[faultline_core::rank::Blame]) {
-    for (place, blame) in blames.iter().take(3).enumerate() {
-        let name = dataset.names.name(blame.service);
-        eprintln!("{}{suffix} {}. {name} {:.2}", fault.fault_id, place + 1, blame.score);
-        for reason in blame.evidence.iter().take(6) {
-            let peer = reason.peer.map_or("", |peer| dataset.names.name(peer));
-            eprintln!(
-                "    {:+.2} {} {} {peer}: {}",
-                reason.weight, reason.family, reason.signal, reason.text
-            );
-        }
-    }
 }

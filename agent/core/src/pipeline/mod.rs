@@ -18,6 +18,7 @@ mod world;
 
 use crate::call::Method;
 use crate::event::{Event, LossReason, Missing};
+use crate::graph::ServiceGraph;
 use crate::history::History;
 use crate::incident::{Detector, Observation};
 use crate::rank::{self, Question};
@@ -168,6 +169,18 @@ impl Pipeline {
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// Who calls whom, lately.
+    #[must_use]
+    pub fn graph(&self) -> ServiceGraph {
+        self.ledger.graph()
+    }
+
+    /// A service's name in reports.
+    #[must_use]
+    pub fn name(&self, service: ServiceId) -> Arc<str> {
+        self.world.services.text(service)
     }
 
     fn take_decoded(&mut self, mut tap: impl FnMut(&Event)) {

@@ -1,0 +1,443 @@
+//! Which fault happens where and when: settings, what fits each system, and a seed come in; episodes with
+//! their schedules go out. The same input gives the same plan.
+//!
+//! ```text
+//! load starts │ warm-up │ stretches without a fault, plain and with other life │ fault │ recovery │ fault │ ...
+//! ```
+//!
+//! Each system gets as many faults as the next. The kind that was dealt least often comes next, in the place
+//! that it fits and that was broken least often; lots decide among equals.
+
+use crate::random::Random;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Before anything happens: the agent needs a minute of baseline, and the load a moment to settle.
+const WARM_UP: f64 = 75.0;
+/// Behind a stretch with other life: what it left must have gone before the next begins.
+const SETTLE: f64 = 20.0;
+/// How long other life (a restart, a batch job, ...) lasts, seconds, where the stretch has room.
+const OTHER_LIFE: f64 = 45.0;
+/// One slot of so many breaks two services at once.
+const TWO_AT_ONCE: usize = 10;
+/// One slot of so many breaks gently, where the kind knows how.
+const GENTLE: usize = 6;
+/// Fewer user requests a second leave most windows empty.
+const LEAST_RATE: f64 = 2.0;
+/// Loads that episodes take turns with; none is a fault.
+const PATTERNS: [&str; 4] = ["steady", "noisy", "wave", "burst"];
+
+/// What a plan is made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Settings {
+    /// Of every draw.
+    pub(super) seed: u64,
+    /// Systems, as they were named.
+    pub(super) topologies: Vec<String>,
+    /// Faults in all; one of two at once counts as one.
+    pub(super) faults: usize,
+    /// Faults of one episode, about.
+    pub(super) faults_per_episode: usize,
+    /// Length of a fault, seconds.
+    pub(super) fault_seconds: f64,
+    /// From a fault's end to the next, seconds.
+    pub(super) recovery_seconds: f64,
+    /// Without a fault, minutes in all; the warm-up is not counted.
+    pub(super) normal_minutes: f64,
+    /// Calls between services a second, about, in each system: its users come as often as that takes.
+    pub(super) calls_per_second: f64,
+    /// Only this stack serves; `None`: as the topology says.
+    pub(super) stack: Option<String>,
+}
+
+/// What may happen in one system.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Menu {
+    /// Kinds of faults with the services that each fits.
+    pub(super) faults: BTreeMap<String, Vec<String>>,
+    /// Life that is no fault, with what it fits; empty where it fits the system as a whole.
+    pub(super) events: BTreeMap<String, Vec<String>>,
+    /// Kinds that can be gentle.
+    pub(super) gentle: BTreeSet<String>,
+    /// Calls that one user's request becomes.
+    pub(super) calls_per_request: f64,
+}
+
+/// All episodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Plan {
+    /// What it was made from.
+    pub(super) settings: Settings,
+    /// In the order in which they run.
+    pub(super) episodes: Vec<Episode>,
+}
+
+/// One run of one system.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Episode {
+    /// Unique in the plan, and the name of its folder.
+    pub(super) id: String,
+    /// The system, as in [`Settings::topologies`].
+    pub(super) topology: String,
+    /// Of users and costs.
+    pub(super) seed: u64,
+    /// How the load moves.
+    pub(super) pattern: String,
+    /// User requests a second.
+    pub(super) rate: f64,
+    /// Length of the load, seconds.
+    pub(super) seconds: f64,
+    /// In order of time.
+    pub(super) faults: Vec<Fault>,
+    /// In order of time.
+    pub(super) events: Vec<Event>,
+    /// Stretches without a fault, in order of time; they leave the warm-up out.
+    pub(super) quiet: Vec<Quiet>,
+}
+
+/// A fault on the schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Fault {
+    /// Seconds after the load's start.
+    pub(super) at_seconds: f64,
+    /// Seconds.
+    pub(super) duration_seconds: f64,
+    /// What happens.
+    pub(super) kind: String,
+    /// To whom.
+    pub(super) service: String,
+    /// Near the noise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) gentle: bool,
+}
+
+/// Something on the schedule that is no fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Event {
+    /// Seconds after the load's start.
+    pub(super) at_seconds: f64,
+    /// Seconds.
+    pub(super) duration_seconds: f64,
+    /// What happens.
+    pub(super) kind: String,
+    /// To whom, unless it is the whole system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) service: Option<String>,
+}
+
+/// A stretch without a fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Quiet {
+    /// Seconds after the load's start.
+    pub(super) start: f64,
+    /// Seconds after the load's start.
+    pub(super) end: f64,
+    /// The load's pattern, or the kind of the event in it.
+    pub(super) what: String,
+}
+
+impl Plan {
+    /// Deals faults and quiet stretches; `menus` has one for each of the settings' topologies.
+    ///
+    /// # Errors
+    /// When a topology has no menu or nothing in it can break.
+    pub(super) fn new(settings: Settings, menus: &BTreeMap<String, Menu>) -> Result<Self, String> {
+        let mut random = Random::seeded(settings.seed);
+        let systems = settings.topologies.len().max(1);
+        let (mut drafts, mut dealt) = (Vec::new(), Dealt::default());
+        for (place, topology) in settings.topologies.iter().enumerate() {
+            let menu = menus.get(topology).ok_or_else(|| format!("{topology}: nothing is known of it"))?;
+            // The first ones take what does not divide.
+            let share = settings.faults / systems + usize::from(place < settings.faults % systems);
+            let slots = deal(menu, share, &mut dealt, &mut random);
+            if slots.is_empty() && share > 0 {
+                return Err(format!("{topology}: no kind of fault fits it"));
+            }
+            let episodes = share.div_ceil(settings.faults_per_episode.max(1)).max(1);
+            drafts.extend((0..episodes).map(|number| Draft {
+                topology,
+                number,
+                menu,
+                slots: slots.iter().skip(number).step_by(episodes).cloned().collect(),
+            }));
+        }
+        // One of each system first: whoever stops early has seen all of them.
+        drafts.sort_by_key(|draft| draft.number);
+        let quiet = settings.normal_minutes * 60.0 / drafts.len().max(1) as f64;
+        let episodes = drafts
+            .iter()
+            .enumerate()
+            .map(|(place, draft)| draft.write(place, quiet, &settings, &mut random))
+            .collect();
+        Ok(Self { settings, episodes })
+    }
+
+    /// Faults on all schedules.
+    #[must_use]
+    pub(super) fn faults(&self) -> usize {
+        self.episodes.iter().map(|episode| episode.faults.len()).sum()
+    }
+
+    /// How long it takes, seconds, so many episodes at a time: each next one goes where one ended.
+    #[must_use]
+    pub(super) fn seconds(episodes: &[&Episode], at_once: usize) -> f64 {
+        Self::seconds_from(vec![0.0; at_once.max(1)], episodes)
+    }
+
+    /// The same, with slots that are still busy for so many seconds.
+    #[must_use]
+    pub(super) fn seconds_from(mut slots: Vec<f64>, episodes: &[&Episode]) -> f64 {
+        for episode in episodes {
+            if let Some(first) = slots.iter_mut().min_by(|a, b| a.total_cmp(b)) {
+                *first += episode.seconds + super::episode::AROUND;
+            }
+        }
+        slots.into_iter().fold(0.0, f64::max)
+    }
+}
+
+/// What breaks at one time: one kind and service, or two.
+#[derive(Clone, Debug)]
+struct Slot {
+    broken: Vec<(String, String)>,
+    gentle: bool,
+}
+
+/// An episode whose times are not set.
+struct Draft<'a> {
+    topology: &'a str,
+    number: usize,
+    menu: &'a Menu,
+    slots: Vec<Slot>,
+}
+
+/// How often each kind was dealt, and each service or edge of the system in hand.
+#[derive(Default)]
+struct Dealt {
+    kinds: BTreeMap<String, usize>,
+    places: BTreeMap<String, usize>,
+}
+
+impl Dealt {
+    /// The kind that was dealt least often so far, and of what it fits the place that was; lots decide else.
+    fn next(
+        &mut self,
+        menu: &Menu,
+        besides: &[(String, String)],
+        random: &mut Random,
+    ) -> Option<(String, String)> {
+        let free = |place: &&String| besides.iter().all(|(_, other)| other != *place);
+        let count = |of: &BTreeMap<String, usize>, name: &String| of.get(name).copied().unwrap_or(0);
+        let mut kinds: Vec<(&String, Vec<&String>)> =
+            menu.faults.iter().map(|(kind, fits)| (kind, fits.iter().filter(free).collect())).collect();
+        kinds.retain(|(_, fits)| !fits.is_empty());
+        shuffle(&mut kinds, random);
+        let (kind, mut fits) = kinds.into_iter().min_by_key(|(kind, _)| count(&self.kinds, kind))?;
+        shuffle(&mut fits, random);
+        let place = fits.into_iter().min_by_key(|place| count(&self.places, place))?;
+        *self.kinds.entry(kind.clone()).or_default() += 1;
+        *self.places.entry(place.clone()).or_default() += 1;
+        Some((kind.clone(), place.clone()))
+    }
+}
+
+/// So many faults of one system, in slots.
+fn deal(menu: &Menu, faults: usize, dealt: &mut Dealt, random: &mut Random) -> Vec<Slot> {
+    dealt.places.clear();
+    let (mut slots, mut count): (Vec<Slot>, usize) = (Vec::new(), 0);
+    while count < faults {
+        let number = slots.len();
+        let wanted = if number % TWO_AT_ONCE == TWO_AT_ONCE - 1 { 2.min(faults - count) } else { 1 };
+        let mut broken: Vec<(String, String)> = Vec::new();
+        while broken.len() < wanted {
+            match dealt.next(menu, &broken, random) {
+                Some(pair) => broken.push(pair),
+                None => break,
+            }
+        }
+        if broken.is_empty() {
+            break;
+        }
+        let gentle =
+            number % GENTLE == GENTLE - 1 && broken.iter().all(|(kind, _)| menu.gentle.contains(kind));
+        count += broken.len();
+        slots.push(Slot { broken, gentle });
+    }
+    shuffle(&mut slots, random);
+    slots
+}
+
+impl Draft<'_> {
+    /// Sets the times; `quiet` is this episode's share of time without a fault, seconds.
+    fn write(&self, place: usize, quiet: f64, settings: &Settings, random: &mut Random) -> Episode {
+        let pattern = PATTERNS.get(place % PATTERNS.len()).copied().unwrap_or("steady");
+        let (events, stretches) = self.other_life(place, quiet, pattern, random);
+        let mut at = WARM_UP + quiet;
+        let mut faults = Vec::new();
+        for slot in &self.slots {
+            faults.extend(slot.broken.iter().map(|(kind, service)| Fault {
+                at_seconds: at,
+                duration_seconds: settings.fault_seconds,
+                kind: kind.clone(),
+                service: service.clone(),
+                gentle: slot.gentle,
+            }));
+            at += settings.fault_seconds + settings.recovery_seconds;
+        }
+        Episode {
+            id: format!("{}-{:02}", self.topology, self.number + 1),
+            topology: self.topology.to_owned(),
+            seed: random.below(1_000_000),
+            pattern: pattern.to_owned(),
+            rate: rate(settings.calls_per_second / self.menu.calls_per_request.max(1.0)),
+            seconds: at,
+            faults,
+            events,
+            quiet: stretches,
+        }
+    }
+
+    /// Cuts the quiet time: every other stretch has an event in it, the rest is plain.
+    fn other_life(
+        &self,
+        place: usize,
+        quiet: f64,
+        pattern: &str,
+        random: &mut Random,
+    ) -> (Vec<Event>, Vec<Quiet>) {
+        let kinds: Vec<(&String, &Vec<String>)> = self.menu.events.iter().collect();
+        let stretch = OTHER_LIFE + SETTLE;
+        // Half of the time is plain, in front, so that a baseline without events is there.
+        let wanted = ((quiet / 2.0) / stretch) as usize;
+        let count = if kinds.is_empty() { 0 } else { wanted };
+        let plain = quiet - count as f64 * stretch;
+        let mut stretches = Vec::new();
+        if plain > 0.0 {
+            stretches.push(Quiet { start: WARM_UP, end: WARM_UP + plain, what: format!("{pattern} load") });
+        }
+        let mut events = Vec::new();
+        for number in 0..count {
+            // Episodes go on where the one before them stopped, so that every kind comes up.
+            let Some((kind, fits)) = kinds.get((place * wanted.max(1) + number) % kinds.len().max(1)) else {
+                break;
+            };
+            let start = WARM_UP + plain + number as f64 * stretch;
+            let service = fits.get(random.below(fits.len() as u64) as usize).cloned();
+            events.push(Event {
+                at_seconds: start,
+                duration_seconds: OTHER_LIFE,
+                kind: (*kind).clone(),
+                service,
+            });
+            stretches.push(Quiet { start, end: start + stretch, what: (*kind).clone() });
+        }
+        (events, stretches)
+    }
+}
+
+/// A rate that a reader likes, and at which each method of the entry service is called now and then.
+fn rate(rate: f64) -> f64 {
+    ((rate * 10.0).round() / 10.0).max(LEAST_RATE)
+}
+
+/// Fisher and Yates.
+pub(super) fn shuffle<T>(cards: &mut [T], random: &mut Random) {
+    for last in (1..cards.len()).rev() {
+        cards.swap(last, random.below(last as u64 + 1) as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+    use super::*;
+
+    fn settings(faults: usize) -> Settings {
+        Settings {
+            seed: 3,
+            topologies: vec!["a".into(), "b".into()],
+            faults,
+            faults_per_episode: 8,
+            fault_seconds: 40.0,
+            recovery_seconds: 35.0,
+            normal_minutes: 60.0,
+            calls_per_second: 50.0,
+            stack: None,
+        }
+    }
+
+    fn menus() -> BTreeMap<String, Menu> {
+        let services: Vec<String> = ["x", "y", "z"].map(String::from).to_vec();
+        let kinds = ["latency", "errors", "stop", "cpu-hog"];
+        let menu = Menu {
+            faults: kinds.iter().map(|kind| ((*kind).to_owned(), services.clone())).collect(),
+            events: [("batch-job".to_owned(), Vec::new()), ("restart".to_owned(), services)].into(),
+            gentle: ["latency".to_owned(), "cpu-hog".to_owned()].into(),
+            calls_per_request: 6.0,
+        };
+        [("a".to_owned(), menu.clone()), ("b".to_owned(), menu)].into()
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_plan_and_another_another() {
+        let plan = Plan::new(settings(40), &menus()).unwrap();
+        assert_eq!(plan, Plan::new(settings(40), &menus()).unwrap());
+        assert_ne!(
+            plan.episodes,
+            Plan::new(Settings { seed: 4, ..settings(40) }, &menus()).unwrap().episodes
+        );
+    }
+
+    #[test]
+    fn systems_kinds_and_services_are_balanced() {
+        let plan = Plan::new(settings(101), &menus()).unwrap();
+        assert_eq!(plan.faults(), 101);
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for episode in &plan.episodes {
+            for fault in &episode.faults {
+                *counts.entry(episode.topology.clone()).or_default() += 1;
+                *counts.entry(format!("kind {}", fault.kind)).or_default() += 1;
+                *counts.entry(format!("{} {}", episode.topology, fault.service)).or_default() += 1;
+            }
+        }
+        let between = |prefix: &str, low: usize, high: usize| {
+            counts
+                .iter()
+                .filter(|(name, _)| name.starts_with(prefix))
+                .all(|(_, count)| (low..=high).contains(count))
+        };
+        assert!(between("kind ", 24, 27) && between("a ", 15, 19) && between("b ", 15, 19), "{counts:?}");
+        assert_eq!((counts["a"], counts["b"]), (51, 50));
+        assert!(plan.episodes.iter().flat_map(|episode| &episode.faults).any(|fault| fault.gentle));
+    }
+
+    #[test]
+    fn nothing_overlaps_but_what_breaks_at_once() {
+        let plan = Plan::new(settings(40), &menus()).unwrap();
+        let quiet: f64 = plan
+            .episodes
+            .iter()
+            .flat_map(|episode| &episode.quiet)
+            .map(|quiet| quiet.end - quiet.start)
+            .sum();
+        assert!((quiet - 3600.0).abs() < 1.0, "{quiet}");
+        for episode in &plan.episodes {
+            let mut last = WARM_UP;
+            for stretch in &episode.quiet {
+                assert!(stretch.start >= last - 1e-9 && stretch.end > stretch.start);
+                last = stretch.end;
+            }
+            let mut at_once = BTreeMap::<u64, BTreeSet<&str>>::new();
+            for fault in &episode.faults {
+                assert!(fault.at_seconds >= last - 1e-9, "{episode:?}");
+                let services = at_once.entry(fault.at_seconds as u64).or_default();
+                assert!(services.insert(&fault.service), "one service breaks twice at once");
+            }
+            let times: Vec<u64> = at_once.keys().copied().collect();
+            assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 75));
+            assert!(at_once.keys().all(|at| (*at as f64) < episode.seconds - 74.0));
+        }
+        let broken: Vec<_> = plan.episodes.iter().filter(|episode| episode.events.is_empty()).collect();
+        assert!(broken.is_empty());
+    }
+}
