@@ -119,11 +119,11 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Gives one cgroup a larger share of the machine than all services together have.
+    /// Gives one cgroup the share of the machine that eight services have.
     pub fn favour(&self, name: &str) -> anyhow::Result<()> {
         for hierarchy in &self.hierarchies {
             let folder = hierarchy.mount.join(&self.base).join(name);
-            for (file, weight) in [("cpu.shares", "262144"), ("cpu.weight", "10000")] {
+            for (file, weight) in [("cpu.shares", "8192"), ("cpu.weight", "800")] {
                 if folder.join(file).exists() {
                     fs::write(folder.join(file), weight)
                         .with_context(|| format!("{}: weight", folder.display()))?;
@@ -133,11 +133,9 @@ impl Cgroups {
         Ok(())
     }
 
-    /// The processes in a cgroup now.
-    pub fn processes(&self, name: &str) -> Vec<rustix::process::Pid> {
-        let Some(folder) = self.v2_folder().map(|folder| folder.join(name)) else { return Vec::new() };
-        let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-        listed.lines().filter_map(|line| rustix::process::Pid::from_raw(line.trim().parse().ok()?)).collect()
+    /// The file that lists the processes in a cgroup.
+    pub fn members(&self, name: &str) -> Option<PathBuf> {
+        Some(self.v2_folder()?.join(name).join("cgroup.procs"))
     }
 
     /// How often the kernel throttled a cgroup at its CPU limit, if it counts that.

@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 /// Watchers of a run see a call at most this late.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
+/// A caller's clock for the deadline started so much earlier at most: a reset just before it is for the deadline.
+const CLOCK_SKEW: Duration = Duration::from_millis(10);
+
 /// One served call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Served {
@@ -178,7 +181,7 @@ impl Drop for ServedGuard {
     fn drop(&mut self) {
         if let Some(mut line) = self.line.take() {
             let elapsed = self.started.elapsed();
-            let late = self.deadline.is_some_and(|deadline| elapsed >= deadline);
+            let late = self.deadline.is_some_and(|deadline| elapsed + CLOCK_SKEW >= deadline);
             line.status = Some(if late { "DEADLINE_EXCEEDED" } else { "CANCELLED" }.into());
             line.seconds = elapsed.as_secs_f64();
             self.lines.write(&line);

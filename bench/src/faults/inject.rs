@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::process::Child;
 use tokio::task::JoinHandle;
 
@@ -14,10 +14,13 @@ use super::wire::{self, Edge, Sender, Wire};
 use super::{BATCH_JOB, Fault, Kind, NEIGHBOUR, behaviour};
 use crate::brief::{Behaviour, Effect};
 use crate::cgroups::Limits;
+use crate::run::children::Family;
 use crate::run::fleet::{BAD_CLIENT, Fleet};
 
 /// What a service uses is measured for this long before its limit is cut.
 const MEASURE: Duration = Duration::from_secs(2);
+/// A process that stands still for ever does so for this long, and then again.
+const LONGEST: Duration = Duration::from_secs(86_400);
 /// The kernel refuses less.
 const LEAST_CORES: f64 = 0.01;
 /// Marks on the wire: what fits the field, without 0.
@@ -255,26 +258,20 @@ async fn take_back(tool: Tool, service: &str, fleet: &mut Fleet) -> anyhow::Resu
 impl Tool {
     /// Stops and continues processes and their children by turns; forever when `stopped` is.
     fn duty(fleet: &mut Fleet, processes: Vec<String>, stopped: Duration, running: Duration) -> Self {
-        let families: Vec<Pid> =
+        let families: Vec<Family> =
             processes.iter().flat_map(|process| fleet.children().family(process)).collect();
         Self::Duty(tokio::spawn(run_now_and_then(families, stopped, running)), processes)
     }
 }
 
 /// Lets processes run for short moments only; ends with the task.
-async fn run_now_and_then(processes: Vec<Pid>, stopped: Duration, running: Duration) {
-    let signal = |signal| {
-        for pid in &processes {
-            // One that has ended needs no signal.
-            let _gone = kill_process(*pid, signal);
-        }
-    };
+async fn run_now_and_then(families: Vec<Family>, stopped: Duration, running: Duration) {
     loop {
         if !stopped.is_zero() {
-            signal(Signal::STOP);
+            families.iter().for_each(|family| family.signal(Signal::STOP));
         }
-        tokio::time::sleep(stopped.min(Duration::from_secs(86_400))).await;
-        signal(Signal::CONT);
+        tokio::time::sleep(stopped.min(LONGEST)).await;
+        families.iter().for_each(|family| family.signal(Signal::CONT));
         tokio::time::sleep(running).await;
     }
 }
@@ -294,7 +291,7 @@ async fn cut_quota(
     tools: &mut Vec<Tool>,
 ) -> anyhow::Result<()> {
     let used = |fleet: &mut Fleet| -> Vec<f64> {
-        processes.iter().map(|process| fleet.children().usage(process).0.unwrap_or(0.0)).collect()
+        processes.iter().map(|process| fleet.children().usage(process).cpu_seconds.unwrap_or(0.0)).collect()
     };
     let before = used(fleet);
     tokio::time::sleep(MEASURE).await;
@@ -319,7 +316,7 @@ fn limit_memory(
     tools: &mut Vec<Tool>,
 ) -> anyhow::Result<()> {
     for process in processes {
-        let used = fleet.children().usage(process).1.with_context(|| {
+        let used = fleet.children().usage(process).memory_bytes.with_context(|| {
             format!("the memory of {process} is not counted here: this host has no memory controller")
         })?;
         let program = fleet.children().program(process).with_context(|| format!("{process} does not run"))?;

@@ -160,7 +160,7 @@ catalogue! {
         "Busy threads of a foreign process in the service's cgroup use up its CPU limit.";
     Fault CpuHogInside "cpu-hog-inside" Service [scaled("threads", (4.0, 1.0), (1.0, 16.0), "busy threads")] "" false
         "Threads of the service's own process only use the processor.";
-    Fault CpuQuota "cpu-quota" Service [scaled("share", (0.5, 1.5), (0.05, 2.0), "the new limit, as a share of the processor time that the service used before")] "" false
+    Fault CpuQuota "cpu-quota" Service [scaled("share", (0.8, 1.5), (0.05, 2.0), "the new limit, as a share of the processor time that the service used before")] "" false
         "The service's CPU limit is cut below what it needs; the kernel throttles it.";
     Fault MemoryGrowth "memory-growth" Service [GROWTH, fixed("max_mb", 1_536.0, (1.0, 1_536.0), "MiB at which growth stops"), fixed("walks", 4.0, (0.0, 100.0), "times that a call reads one byte of each leaked page; for half of the time at most")] "" false
         "Memory grows and is touched, and calls walk it as a collector does.";

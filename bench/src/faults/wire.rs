@@ -69,7 +69,7 @@ impl Edge {
     /// Makes packets late; needs a moment to see how much there is to carry.
     pub(super) async fn delay(self, by: Duration) -> anyhow::Result<Wire> {
         let class = format!("{HANDLE}:{}", self.mark);
-        let rules = self.departure(&format!("counter meta priority set {class}"));
+        let rules = self.departure(&format!("counter meta priority set \"{class}\""));
         let (mark, measured) = (self.mark, self.networks.clone());
         let mut wire = self.lay(&rules)?;
         tokio::time::sleep(MEASURE).await;

@@ -38,6 +38,17 @@ pub enum Readiness {
     Postgres(String),
 }
 
+/// What the kernel counts of a process's cgroup; what it does not count is none.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Usage {
+    /// Processor time so far, seconds.
+    pub cpu_seconds: Option<f64>,
+    /// Memory now, bytes.
+    pub memory_bytes: Option<u64>,
+    /// Periods so far in which the CPU limit stopped it.
+    pub throttled: Option<u64>,
+}
+
 /// What to start, and where.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -188,16 +199,15 @@ impl Children {
         self.running.get(name)?.child.id()
     }
 
-    /// Every process in the cgroup of a process: its children too.
-    pub fn family(&self, name: &str) -> Vec<Pid> {
-        let running = self.running.get(name);
-        running.map_or_else(Vec::new, |running| self.cgroups.processes(&running.program.cgroup))
+    /// The process and its children, to be signalled: those that it has then.
+    pub fn family(&self, name: &str) -> Option<Family> {
+        self.cgroups.members(&self.running.get(name)?.program.cgroup).map(Family)
     }
 
-    /// Signals a process and its children; one that is gone needs no signal.
+    /// Signals a process and its children.
     pub fn signal(&self, name: &str, signal: Signal) {
-        for pid in self.family(name) {
-            let _gone = kill_process(pid, signal);
+        if let Some(family) = self.family(name) {
+            family.signal(signal);
         }
     }
 
@@ -206,10 +216,14 @@ impl Children {
         self.running.get(name).map(|running| &running.program)
     }
 
-    /// Processor seconds so far and memory bytes now.
-    pub fn usage(&self, name: &str) -> (Option<f64>, Option<u64>) {
-        let Some(program) = self.program(name) else { return (None, None) };
-        (self.cgroups.cpu_seconds(&program.cgroup), self.cgroups.memory_bytes(&program.cgroup))
+    /// What a process has used so far and holds now.
+    pub fn usage(&self, name: &str) -> Usage {
+        let Some(program) = self.program(name) else { return Usage::default() };
+        Usage {
+            cpu_seconds: self.cgroups.cpu_seconds(&program.cgroup),
+            memory_bytes: self.cgroups.memory_bytes(&program.cgroup),
+            throttled: self.cgroups.throttled(&program.cgroup),
+        }
     }
 
     /// Starts those again that have ended, and names them; those in `expendable` are let go instead.
@@ -266,6 +280,19 @@ impl Children {
             wait_for_end(name, running).await;
         }
         self.running.clear();
+    }
+}
+
+/// A process and its children, whichever it has when it is asked.
+pub struct Family(PathBuf);
+
+impl Family {
+    /// Signals each; one that is gone needs no signal.
+    pub fn signal(&self, signal: Signal) {
+        let listed = std::fs::read_to_string(&self.0).unwrap_or_default();
+        for pid in listed.lines().filter_map(|line| Pid::from_raw(line.trim().parse().ok()?)) {
+            let _gone = kill_process(pid, signal);
+        }
     }
 }
 

@@ -142,7 +142,7 @@ impl Stage {
                 _ = terminate.recv() => break,
                 () = tokio::time::sleep(due) => {
                     if let Some(action) = plan.pop() {
-                        self.act(action, &mut injector).await?;
+                        self.act(action, &mut injector, &mut plan, begin).await?;
                     }
                 }
                 Some(second) = seconds.recv() => self.output.second(&second, SHOW_EVERY)?,
@@ -156,7 +156,7 @@ impl Stage {
         }
         eprintln!("playground: stopping");
         for number in injector.numbers() {
-            self.act(Action::End(number), &mut injector).await?;
+            self.act(Action::End(number), &mut injector, &mut plan, begin).await?;
         }
         self.stop_load(&mut seconds).await;
         Ok(())
@@ -200,11 +200,20 @@ impl Stage {
     }
 
     /// A fault that cannot happen is told, and the run goes on: what else was asked for is worth having.
-    async fn act(&mut self, action: Action, injector: &mut Injector) -> anyhow::Result<()> {
+    async fn act(
+        &mut self,
+        action: Action,
+        injector: &mut Injector,
+        plan: &mut Plan,
+        begin: Instant,
+    ) -> anyhow::Result<()> {
         match action {
             Action::Start(number, fault) => {
                 match injector.start(number, &fault, &mut self.fleet, self.rate).await {
-                    Ok(()) => self.output.started(number, &fault),
+                    Ok(()) => {
+                        plan.end(number, begin.elapsed().as_secs_f64() + fault.duration_seconds);
+                        self.output.started(number, &fault)
+                    }
                     Err(error) => {
                         self.failed += 1;
                         self.output.failed(number, &fault, &error);

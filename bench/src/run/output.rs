@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::children::LOADGEN;
+use super::children::{LOADGEN, Usage};
 use super::fleet::{BAD_CLIENT, Ready};
 use crate::faults::{Fault, Kind, Role};
 use crate::load::Second;
@@ -173,12 +173,12 @@ impl Output {
         Ok(())
     }
 
-    /// Processor seconds and memory of a process, for the data set.
-    pub(super) fn usage(&self, process: &str, service: &str, usage: (Option<f64>, Option<u64>)) {
-        let (cpu_seconds, memory_bytes) = usage;
+    /// What a process uses, for the data set.
+    pub(super) fn usage(&self, process: &str, service: &str, usage: Usage) {
+        let Usage { cpu_seconds, memory_bytes, throttled } = usage;
         self.usage.write(&json!({
             "at": unix_seconds(), "service": service, "process": process, "cpu_seconds": cpu_seconds,
-            "memory_bytes": memory_bytes,
+            "memory_bytes": memory_bytes, "throttled": throttled,
         }));
     }
 

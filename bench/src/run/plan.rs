@@ -1,4 +1,5 @@
-//! What happens when: faults come in, their starts and ends go out in order of time.
+//! What happens when: faults come in, their starts go out in order of time, and their ends a fault's length after they
+//! really started.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +20,16 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// A fault is to start at its time.
     pub(super) fn add(&mut self, fault: Fault) {
         let number = self.faults;
         self.faults += 1;
-        let (start, end) = (fault.at_seconds, fault.at_seconds + fault.duration_seconds);
-        self.insert(start, Action::Start(number, fault));
-        self.insert(end, Action::End(number));
+        self.insert(fault.at_seconds, Action::Start(number, fault));
+    }
+
+    /// One that has started is to end so many seconds after the load's start.
+    pub(super) fn end(&mut self, number: u64, at_seconds: f64) {
+        self.insert(at_seconds, Action::End(number));
     }
 
     fn insert(&mut self, seconds: f64, action: Action) {
@@ -69,7 +74,10 @@ mod tests {
         let mut shown = Vec::new();
         while let Some(at) = plan.next_seconds() {
             shown.push(match plan.pop() {
-                Some(Action::Start(number, _)) => format!("{at} start {number}"),
+                Some(Action::Start(number, fault)) => {
+                    plan.end(number, at + fault.duration_seconds);
+                    format!("{at} start {number}")
+                }
                 Some(Action::End(number)) => format!("{at} end {number}"),
                 None => "nothing".into(),
             });
