@@ -43,6 +43,13 @@ pub(crate) const REDIS: Part = Part {
     source: Source::Debian(&["redis-server"]),
 };
 
+pub(crate) const POSTGRES: Part = Part {
+    name: "postgresql",
+    purpose: "the playground's real PostgreSQL",
+    found: || debian_has("postgresql"),
+    source: Source::Debian(&["postgresql"]),
+};
+
 pub(crate) const PYTHON: Part = Part {
     name: "python3",
     purpose: "the playground's Python services and the ONNX Runtime wheel",

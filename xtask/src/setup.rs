@@ -62,7 +62,9 @@ impl Setup {
 fn needed(purpose: Purpose) -> Vec<Part> {
     match purpose {
         Purpose::Model => vec![parts::PYTHON, parts::ONNX_RUNTIME_LIBRARY],
-        Purpose::Demo => vec![parts::PYTHON, parts::NODE, parts::REDIS, parts::ONNX_RUNTIME_LIBRARY],
+        Purpose::Demo => {
+            vec![parts::PYTHON, parts::NODE, parts::REDIS, parts::POSTGRES, parts::ONNX_RUNTIME_LIBRARY]
+        }
         Purpose::Probes => vec![parts::KERNEL_COMPILER, parts::LINKER],
         Purpose::Check => vec![parts::DENY],
         Purpose::Stacks => {

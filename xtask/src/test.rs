@@ -30,13 +30,15 @@ enum Stage {
     Kernels,
     /// Six gRPC stacks, each as client and server of each, under the agent: needs root. Only by its name.
     Stacks,
+    /// Every fault of the playground has its effect on real processes, its nodes and its clean-up work: needs root.
+    Playground,
     /// The demo, on faults of different kinds: needs root.
     Demo,
 }
 
 /// The stages of a run without names.
-const DEFAULT: [Stage; 6] =
-    [Stage::Core, Stage::Unit, Stage::Probes, Stage::E2e, Stage::Kernels, Stage::Demo];
+const DEFAULT: [Stage; 7] =
+    [Stage::Core, Stage::Unit, Stage::Probes, Stage::E2e, Stage::Playground, Stage::Kernels, Stage::Demo];
 
 /// What the demo stage breaks: one fault of each family of evidence (a service's own time, status codes,
 /// a back end that speaks no gRPC).
@@ -86,6 +88,14 @@ impl Stage {
                 build_host_crates()?;
                 kernels::verify()
             }),
+            Self::Playground => {
+                need_root("playground")?;
+                step("playground", "faults, nodes and clean-up on real processes", || {
+                    build_host_crates()?;
+                    let arguments = ["--test", "faults", "--test", "runs"];
+                    run(test_host_crates(&arguments).args(["--", "--ignored", "--test-threads=1"]))
+                })
+            }
             Self::Demo => {
                 need_root("demo")?;
                 build_host_crates()?;

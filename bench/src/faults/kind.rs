@@ -265,6 +265,19 @@ mod tests {
     use crate::service::status::code_number;
 
     #[test]
+    fn the_documentation_lists_every_kind_and_parameter() {
+        let text = include_str!("../../README.md");
+        for row in CATALOGUE {
+            let line = text.lines().find(|line| line.starts_with(&format!("| {} |", row.name)));
+            let line = line.unwrap_or_else(|| panic!("README.md has no line for {}", row.name));
+            assert!(line.contains(row.does), "{line}");
+            for one in row.parameters {
+                assert!(line.contains(&format!("{} ({})", one.name, one.default)), "{line}: {}", one.name);
+            }
+        }
+    }
+
+    #[test]
     fn names_are_what_files_say_and_defaults_are_within_bounds() {
         for row in CATALOGUE {
             assert_eq!(serde_json::to_value(row.kind).unwrap(), row.name);

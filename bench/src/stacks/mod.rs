@@ -1,6 +1,7 @@
 //! How a service of each stack is started. A stack that is not prepared is named, and its services run
 //! in Rust. Who prepares the stacks: `setup`.
 
+mod packages;
 pub mod setup;
 
 use std::collections::BTreeMap;

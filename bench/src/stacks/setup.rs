@@ -36,6 +36,7 @@ pub enum Mode {
 pub fn setup(flags: &Flags) -> anyhow::Result<()> {
     let mode = if flags.check { Mode::Check } else { Mode::Install };
     let cache = cache_folder(flags.cache.clone())?;
+    let packages = super::packages::ensure(mode);
     let mut missing = Vec::new();
     for stack in [Stack::Python, Stack::Node, Stack::Go] {
         match prepare(stack, &cache, mode) {
@@ -49,7 +50,7 @@ pub fn setup(flags: &Flags) -> anyhow::Result<()> {
     if !missing.is_empty() {
         bail!("{} not prepared; services of these stacks would run in Rust", missing.join(", "));
     }
-    Ok(())
+    packages
 }
 
 /// Where prepared stacks live.
