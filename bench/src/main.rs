@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use playground::faults::{Kind, Role};
 use playground::random::Random;
-use playground::topology::Topology;
+use playground::topology::{self, Stack, Topology};
 use playground::{anomaly, cgroups, cost, evaluate, faults, generate, load, run, service, stacks};
 
 #[derive(Parser)]
@@ -49,6 +50,25 @@ enum Command {
     },
     /// Make a data set of many faults over many systems, each run recorded by an agent of its own
     Generate(Box<generate::Flags>),
+    /// Print a topology of so many services, drawn with a seed
+    #[command(
+        after_help = "Example:\n  playground topology --services 40 --seed 7 --out mesh.toml\n\nThe same seed gives the same file. \
+        Degrees and depths are like those of published call graphs: bench/README.md says which."
+    )]
+    Topology {
+        /// How many services, 2 to 200
+        #[arg(long)]
+        services: usize,
+        /// The seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Draw from these stacks [default: all; above 40 services most are Rust]
+        #[arg(long, value_delimiter = ',')]
+        stacks: Vec<Stack>,
+        /// Write it here instead of to standard output
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
     /// Rank the faults of a data set
     Evaluate(evaluate::Evaluate),
     /// Score the services of an anomaly data set, each by a model that never saw it
@@ -120,6 +140,9 @@ fn obey(command: Command) -> anyhow::Result<()> {
         }
         Command::Check { topology, faults } => check(&topology, faults.as_deref()),
         Command::Generate(flags) => generate::generate(&flags),
+        Command::Topology { services, seed, stacks, out } => {
+            draw_topology(services, seed, &stacks, out.as_deref())
+        }
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Anomaly(anomaly) => anomaly.run(),
         Command::Cost(flags) => cost::measure(&flags),
@@ -131,6 +154,17 @@ fn obey(command: Command) -> anyhow::Result<()> {
         Command::Hog { threads, busy } => Ok(faults::inject::hog(threads, busy)?),
         Command::Enter(wanted) => cgroups::enter(&wanted),
     }
+}
+
+fn draw_topology(services: usize, seed: u64, stacks: &[Stack], out: Option<&Path>) -> anyhow::Result<()> {
+    let text = topology::generate::text(services, seed, stacks)?;
+    let Some(out) = out else {
+        print!("{text}");
+        return Ok(());
+    };
+    std::fs::write(out, &text).with_context(|| format!("{} cannot be written", out.display()))?;
+    eprintln!("{}", Topology::read(out)?.summary());
+    Ok(())
 }
 
 fn check(topology: &Path, schedule: Option<&Path>) -> anyhow::Result<()> {

@@ -48,7 +48,7 @@ pub struct Flags {
     /// Serve everything in this stack
     #[arg(long, conflicts_with = "stacks")]
     stack: Option<Stack>,
-    /// Serve in these stacks by turns, in the order of the services' names
+    /// Serve in these stacks by turns, in the order of the services' names; with --services, draw from these
     #[arg(long, value_delimiter = ',')]
     stacks: Vec<Stack>,
     /// Serve everything in Rust: the same as --stack rust
@@ -72,11 +72,13 @@ impl Flags {
         let stacks: Vec<Stack> = only.map_or_else(|| self.stacks.clone(), |stack| vec![stack]);
         let mut topology = match (&self.topology, self.services) {
             (Some(path), _) => Topology::read(path)?,
-            (None, Some(services)) => bail!("{services} services with seed {seed} cannot be drawn yet"),
+            (None, Some(services)) => Topology::generate(services, seed, &stacks)?,
             (None, None) => bail!("--topology or --services says what to run"),
         };
-        for (service, stack) in topology.services.values_mut().zip(stacks.iter().cycle()) {
-            service.stack = *stack;
+        if self.services.is_none() {
+            for (service, stack) in topology.services.values_mut().zip(stacks.iter().cycle()) {
+                service.stack = *stack;
+            }
         }
         if let Some(rate) = self.rate {
             check_rate(rate)?;

@@ -3,6 +3,7 @@
 //! what it says. Who turns it into processes: `run`. What each process is told: `brief`.
 
 mod check;
+pub mod generate;
 mod graph;
 mod raw;
 mod summary;
