@@ -17,5 +17,6 @@ pub mod run;
 pub mod service;
 
 pub mod stacks;
+pub mod study;
 pub mod topology;
 pub mod truth;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use playground::faults::{Kind, Role};
 use playground::random::Random;
 use playground::topology::{self, Stack, Topology};
-use playground::{anomaly, cgroups, cost, evaluate, faults, generate, load, run, service, stacks};
+use playground::{anomaly, cgroups, cost, evaluate, faults, generate, load, run, service, stacks, study};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -71,6 +71,8 @@ enum Command {
     },
     /// Rank the faults of a data set
     Evaluate(evaluate::Evaluate),
+    /// Measure whether scores depend on the framework: one system in several stacks
+    Study(study::Study),
     /// Score the services of an anomaly data set, each by a model that never saw it
     Anomaly(anomaly::Anomaly),
     /// Measure what the agent costs the traffic that it watches
@@ -144,6 +146,7 @@ fn obey(command: Command) -> anyhow::Result<()> {
             draw_topology(services, seed, &stacks, out.as_deref())
         }
         Command::Evaluate(evaluate) => evaluate.run(),
+        Command::Study(study) => study.run(),
         Command::Anomaly(anomaly) => anomaly.run(),
         Command::Cost(flags) => cost::measure(&flags),
         Command::Talk { end: End::Serve } => cost::traffic::serve(),

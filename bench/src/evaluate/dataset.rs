@@ -23,10 +23,10 @@ use std::path::{Path, PathBuf};
 const ENTRY_PROBE: &str = "@entry";
 
 /// A data set without its episodes.
-pub(super) struct Dataset {
+pub(crate) struct Dataset {
     pub(super) dir: PathBuf,
     pub(super) meta: Meta,
-    pub(super) faults: Vec<Fault>,
+    pub(crate) faults: Vec<Fault>,
     pub(super) names: Names,
     pub(super) graph: ServiceGraph,
     /// Other names of services, such as their load balancers', with the callers that use them.
@@ -62,11 +62,11 @@ impl Meta {
 
 /// One row of the faults file, labelled or not.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Fault {
-    pub(super) fault_id: String,
-    pub(super) episode: String,
-    pub(super) start: f64,
-    pub(super) end: f64,
+pub(crate) struct Fault {
+    pub(crate) fault_id: String,
+    pub(crate) episode: String,
+    pub(crate) start: f64,
+    pub(crate) end: f64,
     pub(super) ref_episode: String,
     pub(super) ref_start: f64,
     pub(super) ref_end: f64,
@@ -84,10 +84,10 @@ pub(super) struct Fault {
 
 /// One row of `normal_periods.csv`.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Period {
-    pub(super) episode: String,
-    pub(super) start: f64,
-    pub(super) end: f64,
+pub(crate) struct Period {
+    pub(crate) episode: String,
+    pub(crate) start: f64,
+    pub(crate) end: f64,
     /// `reference`, or `false_alarm_test`: every page in it is a false one.
     pub(super) r#use: String,
     /// What was going on.
@@ -112,6 +112,11 @@ impl Fault {
     /// Whether the data set tells who is right.
     pub(super) fn is_labelled(&self) -> bool {
         !self.service.is_empty()
+    }
+
+    /// Whether a service is to be named.
+    pub(crate) fn is_culprit(&self, service: &str) -> bool {
+        self.service.split('|').any(|culprit| culprit == service)
     }
 
     /// Nothing was found of it so far.
@@ -191,7 +196,7 @@ pub(super) struct Windows {
 }
 
 impl Dataset {
-    pub(super) fn open(dir: &Path) -> Result<Self> {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
         let path = dir.join("meta.json");
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("{}: a data set needs it (step_s at least)", path.display()))?;
@@ -219,13 +224,13 @@ impl Dataset {
     }
 
     /// The agent's recording of an episode, packed or not.
-    pub(super) fn recording(&self, episode: &str) -> Option<PathBuf> {
+    pub(crate) fn recording(&self, episode: &str) -> Option<PathBuf> {
         let folder = self.dir.join("episodes").join(episode);
         ["agent.rec", "agent.rec.xz"].map(|name| folder.join(name)).into_iter().find(|path| path.is_file())
     }
 
     /// The times in which each page is a false one; none where the data set does not tell.
-    pub(super) fn quiet_periods(&self) -> Result<Vec<Period>> {
+    pub(crate) fn quiet_periods(&self) -> Result<Vec<Period>> {
         let path = self.dir.join("normal_periods.csv");
         if !path.exists() {
             return Ok(Vec::new());

@@ -8,14 +8,14 @@
 
 mod baselines;
 mod cache;
-mod dataset;
+pub(crate) mod dataset;
 mod names;
 mod outcome;
 mod page;
 mod plots;
 mod replay;
 mod scores;
-mod statistics;
+pub(crate) mod statistics;
 mod summary;
 mod tables;
 mod terminal;

@@ -16,10 +16,10 @@ pub(super) const DEPTH: usize = 5;
 
 /// A number with its 95 % interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Estimate {
-    pub(super) value: f64,
-    pub(super) low: f64,
-    pub(super) high: f64,
+pub(crate) struct Estimate {
+    pub(crate) value: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
 }
 
 /// How well one method ranks: the chance that a culprit is among the first k, for k from 1 to [`DEPTH`], and
@@ -114,7 +114,7 @@ pub(super) fn wilson(hits: f64, of: usize) -> Estimate {
 }
 
 /// A mean with the interval of the percentile bootstrap.
-pub(super) fn bootstrap(values: &[f64]) -> Estimate {
+pub(crate) fn bootstrap(values: &[f64]) -> Estimate {
     if values.is_empty() {
         return Estimate { value: f64::NAN, low: f64::NAN, high: f64::NAN };
     }

@@ -36,7 +36,11 @@ pub(super) struct Verdict {
     pub(super) calls_seen: u64,
     /// Their differences, summed without sign.
     pub(super) calls_disagreed: u64,
-    /// The edge that differs most: caller, callee, truth, agent.
+    /// The true calls over the edges that a fault touched: there, what is cut or reset may count for one only.
+    pub(super) touched_calls_true: u64,
+    /// The differences over these, summed without sign.
+    pub(super) touched_calls_disagreed: u64,
+    /// The edge that differs most among those that no fault touched: caller, callee, truth, agent.
     pub(super) worst_edge: Option<(String, String, u64, u64)>,
     /// Calls that the agent decoded, both ends.
     pub(super) calls_decoded: u64,
@@ -155,11 +159,15 @@ fn compare(
     broken: &BTreeSet<&str>,
     verdict: &mut Verdict,
 ) {
-    let untouched = |edge: &&Edge| !broken.contains(edge.0.as_str()) && !broken.contains(edge.1.as_str());
     let mut most = 0;
-    for edge in truth.keys().filter(untouched) {
+    for edge in truth.keys() {
         let count = |of: &BTreeMap<Edge, u64>| of.get(edge).copied().unwrap_or(0);
         let (true_calls, seen_calls) = (count(truth), count(seen));
+        if broken.contains(edge.0.as_str()) || broken.contains(edge.1.as_str()) {
+            verdict.touched_calls_true += true_calls;
+            verdict.touched_calls_disagreed += true_calls.abs_diff(seen_calls);
+            continue;
+        }
         verdict.calls_true += true_calls;
         verdict.calls_seen += seen_calls;
         verdict.calls_disagreed += true_calls.abs_diff(seen_calls);
@@ -186,6 +194,7 @@ mod tests {
         let mut verdict = Verdict::default();
         compare(&truth, &seen, &["c"].into(), &mut verdict);
         assert_eq!((verdict.calls_true, verdict.calls_seen, verdict.calls_disagreed), (150, 98, 52));
+        assert_eq!((verdict.touched_calls_true, verdict.touched_calls_disagreed), (100, 90));
         assert_eq!(verdict.worst_edge, Some(("a".into(), "d".into(), 50, 0)));
     }
 

@@ -41,21 +41,26 @@ impl Split {
     /// Draws which systems and kinds are on which side.
     pub(super) fn draw(plan: &Plan) -> Self {
         let mut random = Random::seeded(plan.settings.seed ^ 0x5917);
-        let systems = plan.episodes.iter().map(|episode| episode.topology.clone()).collect();
+        // All stacks of one topology are on the same side.
+        let topologies = plan.episodes.iter().map(|episode| episode.topology.clone()).collect();
         let kinds = plan.episodes.iter().flat_map(|episode| &episode.faults).map(|fault| fault.kind.clone());
         let kinds = kinds.collect();
-        let (train_systems, test_systems) = cut(systems, &mut random);
+        let (train_topologies, test_topologies) = cut(topologies, &mut random);
+        let systems = |of: &BTreeSet<String>| {
+            let those = plan.episodes.iter().filter(|episode| of.contains(&episode.topology));
+            those.map(|episode| episode.system.clone()).collect()
+        };
         let (train_kinds, test_kinds) = cut(kinds, &mut random);
         Self {
-            train: Part { topologies: train_systems, kinds: train_kinds },
-            test: Part { topologies: test_systems, kinds: test_kinds },
+            train: Part { topologies: systems(&train_topologies), kinds: train_kinds },
+            test: Part { topologies: systems(&test_topologies), kinds: test_kinds },
         }
     }
 
     /// Whether a fault is of the tested side in both ways.
     #[must_use]
-    pub fn tests(&self, topology: &str, kind: &str) -> bool {
-        self.test.topologies.contains(topology) && self.test.kinds.contains(kind)
+    pub fn tests(&self, system: &str, kind: &str) -> bool {
+        self.test.topologies.contains(system) && self.test.kinds.contains(kind)
     }
 }
 
@@ -85,7 +90,7 @@ pub(super) fn write(dir: &Path, plan: &Plan) -> Result<Vec<Record>> {
     let records = records(dir, plan)?;
     let mut systems: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
     for record in records.iter().filter(|record| record.verdict.reasons.is_empty()) {
-        systems.entry(&record.topology).or_default().push(record);
+        systems.entry(&record.system).or_default().push(record);
     }
     for (name, records) in &systems {
         one(&dir.join(name), name, records)?;
@@ -214,6 +219,11 @@ fn summary(plan: &Plan, records: &[Record]) -> serde_json::Value {
         "unplanned_failures": trusted.iter().map(|record| record.verdict.unplanned_failures).sum::<u64>(),
         "calls_true": trusted.iter().map(|record| record.verdict.calls_true).sum::<u64>(),
         "calls_disagreed": trusted.iter().map(|record| record.verdict.calls_disagreed).sum::<u64>(),
+        "touched_calls_true": trusted.iter().map(|record| record.verdict.touched_calls_true).sum::<u64>(),
+        "touched_calls_disagreed":
+            trusted.iter().map(|record| record.verdict.touched_calls_disagreed).sum::<u64>(),
+        "faults_that_could_not_be":
+            trusted.iter().map(|record| record.verdict.faults_that_could_not_be).sum::<usize>(),
         "records_lost": trusted.iter().flat_map(|record| record.verdict.lost.values()).sum::<u64>(),
         "recording_bytes": trusted.iter().map(|record| record.verdict.recording_bytes).sum::<u64>(),
     })

@@ -48,14 +48,13 @@ pub(super) struct Slot {
 pub(super) struct Rig {
     /// The agent.
     pub(super) agent: PathBuf,
-    /// Only this stack serves.
-    pub(super) stack: Option<String>,
 }
 
 /// What is kept of an episode: times are Unix seconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) id: String,
+    pub(super) system: String,
     pub(super) topology: String,
     pub(super) entry: String,
     pub(super) pattern: String,
@@ -80,7 +79,7 @@ pub(super) struct Broken {
 
 /// The folder of an episode that is done.
 pub(super) fn folder(dir: &Path, episode: &Episode) -> PathBuf {
-    dir.join(&episode.topology).join("episodes").join(&episode.id)
+    dir.join(&episode.system).join("episodes").join(&episode.id)
 }
 
 /// Runs an episode to its end and puts it in its place.
@@ -110,7 +109,7 @@ pub(super) async fn perform(
     let watched = cgroups.v2_folder().context("no cgroup v2 is mounted")?;
     let performed = async {
         let mut agent = start_agent(rig, episode, &half, &watched).await?;
-        let performed = run_system(rig, system, episode, slot, &half, &mut agent, stop).await;
+        let performed = run_system(system, episode, slot, &half, &mut agent, stop).await;
         if performed.is_ok() {
             tokio::time::sleep(LAST_STEP).await;
         }
@@ -181,7 +180,6 @@ async fn start_agent(rig: &Rig, episode: &Episode, half: &Path, watched: &Path) 
 
 /// Runs the playground through its schedule while the agent records.
 async fn run_system(
-    rig: &Rig,
     system: &System,
     episode: &Episode,
     slot: &Slot,
@@ -198,7 +196,7 @@ async fn run_system(
     command.args(["--seconds", &episode.seconds.to_string(), "--seed", &episode.seed.to_string()]);
     command.args(["--cgroup", &slot.cgroup, "--base-port", &slot.base_port.to_string(), "--out"]);
     command.arg(half.join("run"));
-    if let Some(stack) = &rig.stack {
+    if let Some(stack) = &episode.stack {
         command.args(["--stack", stack]);
     }
     let mut system = command
@@ -275,6 +273,7 @@ fn record(half: &Path, episode: &Episode) -> Result<Record> {
     let verdict = check::verdict(half, episode, &quiet, faults.len())?;
     Ok(Record {
         id: episode.id.clone(),
+        system: episode.system.clone(),
         topology: episode.topology.clone(),
         entry,
         pattern: episode.pattern.clone(),

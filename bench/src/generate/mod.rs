@@ -41,6 +41,8 @@ OUT/split.json says what may be trained on, OUT/summary.json what came out and w
 Examples:
   playground generate --out /var/tmp/faults
   playground generate --out /var/tmp/small --topologies online-boutique,mine.toml --faults 6 --normal-minutes 4
+  playground generate --out /var/tmp/stacks --topologies online-boutique --faults 8 --normal-minutes 5 \\
+      --stacks go,java,cpp,python,node,rust
   playground generate --compact /var/tmp/faults bench/data
   playground evaluate /var/tmp/faults --report faults.html";
 
@@ -78,9 +80,10 @@ pub struct Flags {
     /// Episodes at a time
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=32))]
     parallel: u16,
-    /// Only this stack serves (go, java, cpp, python, node, rust), instead of the topology's
-    #[arg(long)]
-    stack: Option<String>,
+    /// Each system once for each of these stacks (go, java, cpp, python, node, rust), which then serves all of
+    /// it, with the same schedule; so many times the faults and the minutes [default: once, as its file says]
+    #[arg(long, value_delimiter = ',')]
+    stacks: Vec<String>,
     /// The agent [default: `faultline` beside this program]
     #[arg(long)]
     agent: Option<PathBuf>,
@@ -113,7 +116,7 @@ pub fn generate(flags: &Flags) -> Result<()> {
     if flags.plan {
         return show(&plan, flags.parallel);
     }
-    let rig = Rig { agent: agent(flags)?, stack: plan.settings.stack.clone() };
+    let rig = Rig { agent: agent(flags)? };
     fs::write(out.join("plan.json"), serde_json::to_string_pretty(&plan)? + "\n")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let failed = runtime.block_on(crew::run(
@@ -180,7 +183,7 @@ fn plan(flags: &Flags, out: &Path, systems: &BTreeMap<String, System>) -> Result
         recovery_seconds: flags.recovery_seconds,
         normal_minutes: flags.normal_minutes,
         calls_per_second: flags.calls_per_second,
-        stack: flags.stack.clone(),
+        stacks: flags.stacks.clone(),
     };
     if let Some(known) = known {
         ensure!(

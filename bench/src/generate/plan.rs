@@ -46,8 +46,8 @@ pub(super) struct Settings {
     pub(super) normal_minutes: f64,
     /// Calls between services a second, about, in each system: its users come as often as that takes.
     pub(super) calls_per_second: f64,
-    /// Only this stack serves; `None`: as the topology says.
-    pub(super) stack: Option<String>,
+    /// Each system once for each of these, with the same schedule; empty: once, as its topology says.
+    pub(super) stacks: Vec<String>,
 }
 
 /// What may happen in one system.
@@ -77,8 +77,12 @@ pub(super) struct Plan {
 pub(super) struct Episode {
     /// Unique in the plan, and the name of its folder.
     pub(super) id: String,
-    /// The system, as in [`Settings::topologies`].
+    /// The system's topology, as in [`Settings::topologies`].
     pub(super) topology: String,
+    /// The name of the system, and of its folder: its topology, and its stack if one is chosen.
+    pub(super) system: String,
+    /// The stack that serves everything; `None`: as the topology says.
+    pub(super) stack: Option<String>,
     /// Of users and costs.
     pub(super) seed: u64,
     /// How the load moves.
@@ -164,11 +168,14 @@ impl Plan {
         // One of each system first: whoever stops early has seen all of them.
         drafts.sort_by_key(|draft| draft.number);
         let quiet = settings.normal_minutes * 60.0 / drafts.len().max(1) as f64;
-        let episodes = drafts
-            .iter()
-            .enumerate()
-            .map(|(place, draft)| draft.write(place, quiet, &settings, &mut random))
-            .collect();
+        let mut episodes = Vec::new();
+        for (place, draft) in drafts.iter().enumerate() {
+            let episode = draft.write(place, quiet, &settings, &mut random);
+            match settings.stacks.as_slice() {
+                [] => episodes.push(episode),
+                stacks => episodes.extend(stacks.iter().map(|stack| episode.in_stack(stack, draft.number))),
+            }
+        }
         Ok(Self { settings, episodes })
     }
 
@@ -194,6 +201,18 @@ impl Plan {
         }
         slots.into_iter().fold(0.0, f64::max)
     }
+}
+
+impl Episode {
+    /// The same with another stack.
+    fn in_stack(&self, stack: &str, number: usize) -> Self {
+        let system = format!("{}-{stack}", self.topology);
+        Self { id: id(&system, number), system, stack: Some(stack.to_owned()), ..self.clone() }
+    }
+}
+
+fn id(system: &str, number: usize) -> String {
+    format!("{system}-{:02}", number + 1)
 }
 
 /// What breaks at one time: one kind and service, or two.
@@ -285,8 +304,10 @@ impl Draft<'_> {
             at += settings.fault_seconds + settings.recovery_seconds;
         }
         Episode {
-            id: format!("{}-{:02}", self.topology, self.number + 1),
+            id: id(self.topology, self.number),
             topology: self.topology.to_owned(),
+            system: self.topology.to_owned(),
+            stack: None,
             seed: random.below(1_000_000),
             pattern: pattern.to_owned(),
             rate: rate(settings.calls_per_second / self.menu.calls_per_request.max(1.0)),
@@ -362,7 +383,7 @@ mod tests {
             recovery_seconds: 35.0,
             normal_minutes: 60.0,
             calls_per_second: 50.0,
-            stack: None,
+            stacks: Vec::new(),
         }
     }
 
@@ -409,6 +430,19 @@ mod tests {
         assert!(between("kind ", 24, 27) && between("a ", 15, 19) && between("b ", 15, 19), "{counts:?}");
         assert_eq!((counts["a"], counts["b"]), (51, 50));
         assert!(plan.episodes.iter().flat_map(|episode| &episode.faults).any(|fault| fault.gentle));
+    }
+
+    #[test]
+    fn each_stack_gets_the_same_schedule() {
+        let stacks = ["go", "rust"].map(String::from).to_vec();
+        let plan = Plan::new(Settings { stacks, ..settings(10) }, &menus()).unwrap();
+        let usual = Plan::new(settings(10), &menus()).unwrap();
+        assert_eq!(plan.episodes.len(), 2 * usual.episodes.len());
+        let (go, rust) = (&plan.episodes[0], &plan.episodes[1]);
+        assert_eq!((go.id.as_str(), rust.id.as_str()), ("a-go-01", "a-rust-01"));
+        assert_eq!(go.stack.as_deref(), Some("go"));
+        assert_eq!((&go.faults, &go.quiet, go.seed), (&rust.faults, &rust.quiet, rust.seed));
+        assert_eq!(go.faults, usual.episodes[0].faults);
     }
 
     #[test]
