@@ -71,6 +71,18 @@ fn python() {
     conform_if_prepared(Stack::Python);
 }
 
+#[test]
+#[ignore = "some 20 s: see the file's head"]
+fn java() {
+    conform_if_prepared(Stack::Java);
+}
+
+#[test]
+#[ignore = "some 20 s: see the file's head"]
+fn cpp() {
+    conform_if_prepared(Stack::Cpp);
+}
+
 /// A stack that is missing fails the test that was asked for by name, and is named where all are run.
 fn conform_if_prepared(stack: Stack) {
     let prepared = cache_folder(None).and_then(|cache| prepare(stack, &cache, Mode::Check));

@@ -73,7 +73,7 @@ pub(crate) const PROMETHEUS: Part = Part {
 
 pub(crate) const GO: Part = Part {
     name: "go",
-    purpose: "building Helm for the chart's tests",
+    purpose: "the playground's Go services, and building Helm for the chart's tests",
     found: || house::which("go").is_some(),
     source: Source::Debian(&["golang-go"]),
 };
@@ -87,16 +87,29 @@ pub(crate) const HELM_BINARY: Part = Part {
 
 pub(crate) const JAVA: Part = Part {
     name: "java",
-    purpose: "the grpc-java peer",
+    purpose: "the playground's Java services and the grpc-java peer",
     found: || house::which("javac").is_some() && house::which("mvn").is_some(),
     source: Source::Debian(&["default-jdk-headless", "maven"]),
 };
 
 pub(crate) const GRPC_CPP: Part = Part {
     name: "gRPC C++",
-    purpose: "the gRPC C++ peer",
-    found: || house::which("g++").is_some() && debian_has("libgrpc++-dev"),
-    source: Source::Debian(&["g++", "libgrpc++-dev"]),
+    purpose: "the playground's C++ services and the gRPC C++ peer",
+    found: || {
+        ["g++", "make", "pkg-config"].iter().all(|program| house::which(program).is_some())
+            && ["libgrpc++-dev", "libhiredis-dev", "libpq-dev", "nlohmann-json3-dev"]
+                .iter()
+                .all(|package| debian_has(package))
+    },
+    source: Source::Debian(&[
+        "g++",
+        "make",
+        "pkg-config",
+        "libgrpc++-dev",
+        "libhiredis-dev",
+        "libpq-dev",
+        "nlohmann-json3-dev",
+    ]),
 };
 
 pub(crate) const NGINX: Part = Part {

@@ -62,9 +62,16 @@ impl Setup {
 fn needed(purpose: Purpose) -> Vec<Part> {
     match purpose {
         Purpose::Model => vec![parts::PYTHON, parts::ONNX_RUNTIME_LIBRARY],
-        Purpose::Demo => {
-            vec![parts::PYTHON, parts::NODE, parts::REDIS, parts::POSTGRES, parts::ONNX_RUNTIME_LIBRARY]
-        }
+        Purpose::Demo => vec![
+            parts::PYTHON,
+            parts::NODE,
+            parts::GO,
+            parts::JAVA,
+            parts::GRPC_CPP,
+            parts::REDIS,
+            parts::POSTGRES,
+            parts::ONNX_RUNTIME_LIBRARY,
+        ],
         Purpose::Probes => vec![parts::KERNEL_COMPILER, parts::LINKER],
         Purpose::Check => vec![parts::DENY],
         Purpose::Stacks => {
@@ -72,7 +79,7 @@ fn needed(purpose: Purpose) -> Vec<Part> {
         }
         Purpose::Test => needed(Purpose::Demo)
             .into_iter()
-            .chain([parts::PROMETHEUS, parts::GO, parts::HELM_BINARY, parts::EMULATOR, parts::NFTABLES])
+            .chain([parts::PROMETHEUS, parts::HELM_BINARY, parts::EMULATOR, parts::NFTABLES])
             .chain(needed(Purpose::Probes))
             .collect(),
     }

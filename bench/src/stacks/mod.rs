@@ -1,6 +1,8 @@
 //! How a service of each stack is started. A stack that is not prepared is named, and its services run
 //! in Rust. Who prepares the stacks: `setup`.
 
+mod cpp;
+mod java;
 mod packages;
 pub mod setup;
 

@@ -7,15 +7,16 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 
 use super::setup::Mode;
+use super::{cpp, java};
 
-/// One program and the package that has it.
+/// What is needed and the packages that have it, with a space between.
 struct Tool {
     package: &'static str,
     purpose: &'static str,
     found: fn() -> bool,
 }
 
-const TOOLS: [Tool; 4] = [
+const TOOLS: [Tool; 6] = [
     Tool { package: "redis-server", purpose: "real Redis", found: || on_path("redis-server") },
     Tool {
         package: "postgresql",
@@ -23,6 +24,12 @@ const TOOLS: [Tool; 4] = [
         found: || crate::run::postgres::programs().is_ok(),
     },
     Tool { package: "iproute2", purpose: "nodes and late packets", found: || on_path("ip") && on_path("tc") },
+    Tool {
+        package: java::PACKAGES,
+        purpose: "services in Java",
+        found: || on_path("javac") && on_path("mvn"),
+    },
+    Tool { package: cpp::PACKAGES, purpose: "services in C++", found: cpp::can_build },
     Tool { package: "nftables", purpose: "faults on the wire", found: || on_path("nft") },
 ];
 
@@ -58,7 +65,7 @@ pub(super) fn ensure(mode: Mode) -> anyhow::Result<()> {
 }
 
 /// Tools of the network lie where only root looks.
-fn on_path(program: &str) -> bool {
+pub(super) fn on_path(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':').chain(["/usr/sbin", "/sbin"]).any(|folder| Path::new(folder).join(program).is_file())
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
+use super::{cpp, java};
 use crate::topology::Stack;
 
 /// Flags of `playground setup`.
@@ -38,7 +39,7 @@ pub fn setup(flags: &Flags) -> anyhow::Result<()> {
     let cache = cache_folder(flags.cache.clone())?;
     let packages = super::packages::ensure(mode);
     let mut missing = Vec::new();
-    for stack in [Stack::Python, Stack::Node, Stack::Go] {
+    for stack in [Stack::Python, Stack::Node, Stack::Go, Stack::Java, Stack::Cpp] {
         match prepare(stack, &cache, mode) {
             Ok(command) => eprintln!("setup: {} ready: {}", stack.name(), command.join(" ")),
             Err(error) => {
@@ -64,7 +65,7 @@ pub fn cache_folder(flag: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 /// The files of a stack's service, by name.
 const fn files(stack: Stack) -> &'static [(&'static str, &'static str)] {
     match stack {
-        Stack::Rust | Stack::Java | Stack::Cpp => &[],
+        Stack::Rust => &[],
         Stack::Python => &[
             ("service.py", include_str!("../../stacks/python/service.py")),
             ("serving.py", include_str!("../../stacks/python/serving.py")),
@@ -96,34 +97,46 @@ const fn files(stack: Stack) -> &'static [(&'static str, &'static str)] {
             ("go.mod", include_str!("../../stacks/go/go.mod")),
             ("go.sum", include_str!("../../stacks/go/go.sum")),
         ],
+        Stack::Java => java::FILES,
+        Stack::Cpp => cpp::FILES,
     }
 }
 
-/// The tool that runs or builds a stack, and the argument that makes it say its version.
-const fn tool(stack: Stack) -> (&'static str, &'static str) {
+/// Commands that say which versions of tools and libraries a stack is built with and runs on.
+const fn versions(stack: Stack) -> &'static [&'static [&'static str]] {
     match stack {
-        Stack::Rust => ("rustc", "--version"),
-        Stack::Java => ("java", "-version"),
-        Stack::Cpp => ("c++", "--version"),
-        Stack::Python => ("python3", "--version"),
-        Stack::Node => ("node", "--version"),
-        Stack::Go => ("go", "version"),
+        Stack::Rust => &[&["rustc", "--version"]],
+        Stack::Python => &[&["python3", "--version"]],
+        Stack::Node => &[&["node", "--version"]],
+        Stack::Go => &[&["go", "version"]],
+        Stack::Java => java::VERSIONS,
+        Stack::Cpp => cpp::VERSIONS,
+    }
+}
+
+/// The packages of Debian and Ubuntu that a stack needs.
+const fn packages(stack: Stack) -> &'static str {
+    match stack {
+        Stack::Rust => "rustc",
+        Stack::Python => "python3 python3-venv python3-pip",
+        Stack::Node => "nodejs npm",
+        Stack::Go => "golang-go",
+        Stack::Java => java::PACKAGES,
+        Stack::Cpp => cpp::PACKAGES,
     }
 }
 
 /// The words that start a service of this stack. The folder's name is the digest of its files and of
 /// the tool's version, so that a change of either is prepared anew, beside the old one.
 pub fn prepare(stack: Stack, cache: &Path, mode: Mode) -> anyhow::Result<Vec<String>> {
-    if files(stack).iter().any(|(_, text)| text.is_empty()) || matches!(stack, Stack::Java | Stack::Cpp) {
+    if files(stack).iter().any(|(_, text)| text.is_empty()) {
         bail!("its service is not part of this build");
     }
-    let (program, argument) = tool(stack);
-    let version = Command::new(program).arg(argument).output();
-    let version = version.with_context(|| format!("{program} is not installed"))?;
-    if !version.status.success() {
-        bail!("{program} {argument} failed");
+    let how = || format!("it needs `apt-get install --no-install-recommends {}`", packages(stack));
+    let mut digest = Sha256::new();
+    for command in versions(stack) {
+        digest.update(said(command).with_context(how)?);
     }
-    let mut digest = Sha256::new_with_prefix(&version.stdout);
     for (name, text) in files(stack) {
         digest.update(name.as_bytes());
         digest.update(text.as_bytes());
@@ -140,22 +153,35 @@ pub fn prepare(stack: Stack, cache: &Path, mode: Mode) -> anyhow::Result<Vec<Str
         for (name, text) in files(stack) {
             std::fs::write(folder.join(name), text)?;
         }
-        install(stack, &folder)?;
+        install(stack, &folder).with_context(how)?;
         std::fs::write(&stamp, "")?;
     }
     let path =
         |name: &str| folder.join(name).to_str().map(str::to_owned).context("the cache path is not UTF-8");
     Ok(match stack {
-        Stack::Rust | Stack::Java | Stack::Cpp => vec![],
+        Stack::Rust => vec![],
         Stack::Python => vec![path("venv/bin/python")?, "-u".into(), path("service.py")?],
         Stack::Node => vec!["node".into(), "--expose-gc".into(), path("service.js")?],
-        Stack::Go => vec![path("service")?],
+        Stack::Go | Stack::Cpp => vec![path("service")?],
+        Stack::Java => vec!["java".into(), format!("@{}", path(java::ARGUMENTS)?), java::SERVICE.into()],
     })
+}
+
+/// What a command writes to its standard output.
+pub(super) fn said(command: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let (program, arguments) = command.split_first().context("no command")?;
+    let output = Command::new(program).args(arguments).output();
+    let output = output.with_context(|| format!("{program} is not installed"))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed: {}", command.join(" "), why.lines().next().unwrap_or_default());
+    }
+    Ok(output.stdout)
 }
 
 fn install(stack: Stack, folder: &Path) -> anyhow::Result<()> {
     match stack {
-        Stack::Rust | Stack::Java | Stack::Cpp => Ok(()),
+        Stack::Rust => Ok(()),
         Stack::Python => {
             step(folder, "python3", &["-m", "venv", "--clear", "venv"])?;
             let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
@@ -169,10 +195,13 @@ fn install(stack: Stack, folder: &Path) -> anyhow::Result<()> {
             "go",
             &["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", "service", "."],
         ),
+        Stack::Java => java::install(folder),
+        Stack::Cpp => cpp::install(folder),
     }
 }
 
-fn step(folder: &Path, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+/// Runs one command of a preparation, and says so.
+pub(super) fn step(folder: &Path, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     eprintln!("setup:   {program} {}", arguments.join(" "));
     // A relative program would be searched from here, not from the folder.
     let found = if program.contains('/') { folder.join(program) } else { PathBuf::from(program) };

@@ -45,12 +45,14 @@ async fn stores(bench: &Bench, kind: &str, address: &str) {
 /// Connections that this machine holds to an address.
 fn connections(address: &str) -> usize {
     let port: u16 = address.rsplit_once(':').unwrap().1.parse().unwrap();
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    // A JVM's sockets are of IPv6, whatever the address.
+    let table =
+        ["/proc/net/tcp", "/proc/net/tcp6"].map(|file| std::fs::read_to_string(file).unwrap()).concat();
     let established = |line: &&str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         fields[2].ends_with(&format!(":{port:04X}")) && fields[3] == "01"
     };
-    table.lines().skip(1).filter(established).count()
+    table.lines().filter(established).count()
 }
 
 pub(crate) async fn redis(bench: Arc<Bench>) {
