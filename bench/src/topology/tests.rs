@@ -84,6 +84,7 @@ fn errors_name_file_field_and_reason() {
         ("x.Back", "x/Back", "services.back.grpc: `x/Back` is no gRPC service name"),
         ("[backends.redis-a]", "[backends.back]", "backends.back: a service has the same name"),
         ("[backends.redis-a]", "[backends.Redis]", "Redis: a name has 1 to 40 of a-z"),
+        ("[backends.redis-a]", "[backends.tasks]", "tasks: a name has 1 to 40 of a-z"),
         ("name = \"small\"", "nane = \"small\"", "bad.toml: line 2, column 1: unknown field `nane`"),
         (
             "[services.back.methods.Do]",
@@ -304,6 +305,25 @@ fn defaults_of_streams_peers_and_retries() {
 fn an_absent_file_says_so() {
     let error = Topology::read(std::path::Path::new("/nonexistent.toml")).unwrap_err().to_string();
     assert!(error.starts_with("/nonexistent.toml: file: cannot be read"), "{error}");
+}
+
+#[test]
+fn every_shipped_topology_has_six_stacks_and_a_few_hundred_calls() {
+    for (file, depth, services) in
+        [("online-boutique", 3, 10), ("deep-chain", 12, 12), ("wide-fan-out", 2, 21), ("layered-mesh", 5, 14)]
+    {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies");
+        let topology = Topology::read(&folder.join(format!("{file}.toml"))).unwrap();
+        let summary = topology.summary();
+        assert_eq!(
+            (summary.depth, topology.services.len(), summary.stacks.len()),
+            (depth, services, 6),
+            "{file}"
+        );
+        let calls = summary.requests_per_second * summary.calls_per_request;
+        assert!((100.0..400.0).contains(&calls), "{file}: {calls}");
+        assert!(summary.unreached.is_empty(), "{summary}");
+    }
 }
 
 #[test]

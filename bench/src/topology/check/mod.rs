@@ -86,14 +86,17 @@ fn names_are_sound(rules: &Rules<'_>, raw: &raw::File) -> Result<(), Invalid> {
     )
 }
 
+/// Names that mean something else: the users' process, and a file that every cgroup of version 1 has.
+const TAKEN: [&str; 2] = ["loadgen", "tasks"];
+
 /// Names become directory and cgroup names, host names and label values.
 fn name_is_plain(rules: &Rules<'_>, name: &str) -> Result<(), Invalid> {
     let plain =
         |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
     rules.require(
-        !name.is_empty() && name.len() <= 40 && name.chars().all(plain) && name != "loadgen",
+        !name.is_empty() && name.len() <= 40 && name.chars().all(plain) && !TAKEN.contains(&name),
         name,
-        "a name has 1 to 40 of a-z, 0-9 and `-`, and is not `loadgen`",
+        "a name has 1 to 40 of a-z, 0-9 and `-`, and is neither `loadgen` nor `tasks`",
     )
 }
 
