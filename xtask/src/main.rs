@@ -26,7 +26,8 @@ use std::process::ExitCode;
     name = "cargo xtask",
     bin_name = "cargo xtask",
     after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --fault slow-redis --service redis-cart --json\n  \
-                  cargo xtask test core probes\n  cargo xtask evaluate data/nezha-ob --out rankings/nezha-ob.jsonl"
+                  cargo xtask test core probes\n  cargo xtask evaluate data/nezha-ob --out rankings/nezha-ob.jsonl\n  \
+                  cargo xtask evaluate bench/data --report faults.html"
 )]
 struct Cli {
     #[command(subcommand)]

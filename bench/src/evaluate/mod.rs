@@ -43,8 +43,8 @@ DIR is one data set (meta.json in it) or a folder of them, as `playground genera
 has agent.rec or agent.rec.xz, it is replayed through the agent's core: detection, time to page and false
 pages come from that. Other data sets have tables of windows, and only their rankings are judged.
 
-How long it takes: public tables seconds; a recording about 1 s a minute of load and core with the model (the
-committed one, 3.5 hours of load, about 3 minutes on two cores). Each replayed episode is kept in
+How long it takes: public tables seconds; recordings about 5 s for each hour of load on two cores, so the
+committed ones (3.5 hours) less than a minute. Each replayed episode is kept in
 $XDG_CACHE_HOME/faultline/evaluated, by build, recording and model: a run that was stopped goes on there.
 
 Rankings go to --out or standard output, one JSON object a line; the table goes to standard error.
