@@ -53,7 +53,7 @@ impl Http2 {
         let (at, direction) = (segment.at, segment.direction);
         let crowded = shared.crowded();
         self.read(direction, at, shared, out, |half, reading| half.take(segment, crowded, reading));
-        self.settle(at, direction, shared, out);
+        self.settle(at, shared, out);
     }
 
     /// Gives up what was waited for too long, and says what is in flight.
@@ -98,7 +98,7 @@ impl Http2 {
         for direction in [first, first.opposite()] {
             if self.half(direction).behind() {
                 self.read(direction, now, shared, out, |half, reading| half.advance(now, hurry, reading));
-                self.settle(now, direction, shared, out);
+                self.settle(now, shared, out);
             }
         }
     }
@@ -130,11 +130,8 @@ impl Http2 {
     }
 
     /// Lets go of finished streams that nothing more is waited for.
-    fn settle(&mut self, at: Timestamp, direction: Direction, shared: &mut Shared, out: &mut Vec<Event>) {
-        if self.streams.client() == Some(direction) {
-            let behind = self.half(direction).behind();
-            self.streams.request_behind(behind);
-        }
+    fn settle(&mut self, at: Timestamp, shared: &mut Shared, out: &mut Vec<Event>) {
+        self.streams.behind(self.halves.each_ref().map(Half::behind));
         self.streams.release(at, shared, out);
     }
 

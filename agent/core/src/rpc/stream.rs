@@ -79,7 +79,7 @@ impl Stream {
         self.request = Some(Request {
             started: began,
             method,
-            authority: fields.authority,
+            authority: fields.authority.or(fields.host),
             deadline: fields.timeout,
             previous_attempts: fields.previous_attempts,
             encoding: fields.encoding,

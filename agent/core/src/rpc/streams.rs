@@ -44,8 +44,8 @@ pub(super) struct Streams {
     /// Streams in `open` whose response is over, and when the first of them may go.
     lingering: usize,
     release_at: Timestamp,
-    /// Bytes of the request's direction wait behind a hole.
-    request_behind: bool,
+    /// Bytes of the direction, sent and received, wait behind a hole.
+    behind: [bool; 2],
     /// Streams that are known not to be gRPC were seen, and none that is.
     only_plain: bool,
     saw_grpc: bool,
@@ -88,7 +88,7 @@ impl Streams {
             without_request: 0,
             lingering: 0,
             release_at: Timestamp(0),
-            request_behind: false,
+            behind: [false; 2],
             only_plain: false,
             saw_grpc: false,
             ok_trailers: OkTrailers::default(),
@@ -210,8 +210,13 @@ impl Streams {
         shared: &mut Shared,
         out: &mut Vec<Event>,
     ) {
+        let response_behind = self.is_behind(false);
         let Some(stream) = self.open.get_mut(&id) else { return };
         let ended = stream.ended_at().is_some();
+        if by_client && response_behind {
+            // What came of the response before it is not all read yet, and now nobody waits for it.
+            stream.received.miss();
+        }
         stream.reset(at, code, by_client);
         self.ended(id, ended, shared, out);
     }
@@ -236,9 +241,15 @@ impl Streams {
             .map_or(u32::MAX, |stream| if of_client { stream.sent.left() } else { stream.received.left() })
     }
 
-    /// Whether bytes of the requests' direction are waited for.
-    pub(super) fn request_behind(&mut self, behind: bool) {
-        self.request_behind = behind;
+    /// Whether bytes of each direction are waited for, sent and received.
+    pub(super) fn behind(&mut self, behind: [bool; 2]) {
+        self.behind = behind;
+    }
+
+    fn is_behind(&self, of_client: bool) -> bool {
+        let [sent, received] = self.behind;
+        self.client
+            .is_some_and(|client| if (client == Direction::Sent) == of_client { sent } else { received })
     }
 
     /// Lets the streams go whose response is over and whose request has been waited for long enough.
@@ -246,7 +257,7 @@ impl Streams {
         if self.lingering == 0 || now <= self.release_at {
             return;
         }
-        let behind = self.request_behind;
+        let behind = self.is_behind(true);
         let mut first = Timestamp(u64::MAX);
         let mut over = Vec::new();
         for (id, stream) in &self.open {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 pub(crate) enum Name {
     Path,
     Authority,
+    Host,
     Method,
     Scheme,
     Status,
@@ -33,6 +34,7 @@ impl Name {
             b":method" => Self::Method,
             b":scheme" => Self::Scheme,
             b":status" => Self::Status,
+            b"host" => Self::Host,
             b"content-type" => Self::ContentType,
             b"grpc-status" => Self::GrpcStatus,
             b"grpc-timeout" => Self::GrpcTimeout,
@@ -64,7 +66,7 @@ impl Field {
 /// Reads a value by its name; gives it with its decoded length in bytes.
 pub(super) fn parse(name: Name, raw: Raw<'_>, names: &mut Names) -> Result<(Field, u64), Broken> {
     match name {
-        Name::Path | Name::Authority | Name::GrpcEncoding => {
+        Name::Path | Name::Authority | Name::Host | Name::GrpcEncoding => {
             let shape = if name == Name::Path { Shape::Path } else { Shape::Plain };
             let kept = names.intern(raw, shape).ok_or(Broken)?;
             Ok((kept.text.map_or(Field::Dropped, Field::Text), u64::from(kept.length)))
@@ -120,6 +122,8 @@ pub(crate) struct Fields {
     pub(crate) method: Option<Arc<str>>,
     /// `:authority`.
     pub(crate) authority: Option<Arc<str>>,
+    /// `host`, which a proxy that speaks HTTP/1 on its other side may send in the place of `:authority`.
+    pub(crate) host: Option<Arc<str>>,
     /// A pseudo-header that only requests have.
     pub(crate) request: bool,
     /// `:status`.
@@ -184,6 +188,7 @@ impl Fields {
                     self.authority = Some(text);
                 }
             }
+            (Name::Host, Field::Text(text)) => self.host = Some(text),
             (Name::Method, _) => {
                 self.request = true;
                 self.method_read = true;

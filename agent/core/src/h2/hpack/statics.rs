@@ -16,6 +16,7 @@ pub(super) fn entry(index: u64) -> Option<(Name, &'static str, &'static str)> {
         6 | 7 => Name::Scheme,
         8..=14 => Name::Status,
         31 => Name::ContentType,
+        38 => Name::Host,
         _ => Name::Other,
     };
     Some((name, text, value))

@@ -34,6 +34,7 @@ fn check(table: &mut Hpack, blocks: &[&str], expected: &Expect) {
             }),
         );
         word("authority", fields.authority.as_deref().map(Into::into));
+        word("host", fields.host.as_deref().map(Into::into));
         word("http", fields.http_status.map(|s| s.to_string()));
         word("grpc", fields.grpc.map(|s| s.to_string()));
         word("status", fields.grpc_status.map(|s| s.to_string()));
@@ -69,6 +70,20 @@ fn representations() {
             method=sample/path; 1 entries, 55 bytes
             ; 1 entries, 55 bytes
             ; 1 entries, 55 bytes
+        "#]],
+    );
+}
+
+/// A proxy's request without `:authority`: the static name of `host`, and an entry of its own.
+#[test]
+fn host() {
+    check(
+        &mut fresh(),
+        &["8386 6604 6361 7274", "8386 be", "8386 be 4104 7368 6f70"],
+        &expect![[r#"
+            host=cart; 1 entries, 40 bytes
+            host=cart; 1 entries, 40 bytes
+            authority=shop host=cart; 2 entries, 86 bytes
         "#]],
     );
 }
