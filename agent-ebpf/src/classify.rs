@@ -14,7 +14,14 @@ const PREFACE: [u8; 16] = *b"PRI * HTTP/2.0\r\n";
 const TLS_HANDSHAKE: u8 = 0x16;
 const TLS_MAJOR: u8 = 3;
 
-/// One of `faultline_abi::protocol`, by the segment's first bytes. The `first` segment of a stream decides.
+/// A request of HTTP/1, behind whose answer the connection may go on in HTTP/2; no value of [`protocol`].
+pub const HTTP1: u32 = u32::MAX;
+
+/// How requests of HTTP/1 begin that may ask for HTTP/2.
+const METHODS: [[u8; 4]; 5] = [*b"GET ", *b"POST", *b"OPTI", *b"HEAD", *b"PUT "];
+
+/// One of `faultline_abi::protocol` or [`HTTP1`], by the segment's first bytes. The `first` segment of a stream
+/// decides.
 #[inline(always)]
 pub fn classify(skb: *mut __sk_buff, packet: &Packet, first: bool, tries: u32) -> u32 {
     let mut start = [0u8; 16];
@@ -22,20 +29,32 @@ pub fn classify(skb: *mut __sk_buff, packet: &Packet, first: bool, tries: u32) -
     if !load(skb, packet.payload_at, &mut start, packet.length) {
         return undecided;
     }
-    if start == PREFACE {
-        return protocol::HTTP2;
+    let opens = opening(&start);
+    if opens != protocol::OTHER && (first || opens != HTTP1) {
+        return opens;
     }
     // A TLS connection that was joined late shows records of application data.
-    let tls = start[0] >= 0x14 && start[0] <= 0x17 && start[1] == TLS_MAJOR && start[2] <= 4;
-    if start[0] == TLS_HANDSHAKE && start[1] == TLS_MAJOR || (!first && tls) {
+    if !first && start[0] >= 0x14 && start[0] <= 0x17 && start[1] == TLS_MAJOR && start[2] <= 4 {
         return protocol::TLS;
     }
     // SAFETY: the array has sixteen bytes.
     let header = unsafe { Header::read(start.as_ptr()) };
-    // A server may greet before it was spoken to. The preface itself stays unseen when it came with the end
-    // of the handshake, on the listener's socket.
+    // A server may greet before it was spoken to.
     let plausible = header.is_plausible() && chained(skb, packet, header);
     if plausible { protocol::HTTP2 } else { undecided }
+}
+
+/// What a client's first bytes are the beginning of.
+#[inline(always)]
+pub fn opening(start: &[u8; 16]) -> u32 {
+    if *start == PREFACE {
+        return protocol::HTTP2;
+    }
+    if start[0] == TLS_HANDSHAKE && start[1] == TLS_MAJOR {
+        return protocol::TLS;
+    }
+    let word = [start[0], start[1], start[2], start[3]];
+    if METHODS.contains(&word) { HTTP1 } else { protocol::OTHER }
 }
 
 /// Whether the frame ends where the segment does, or where another plausible header begins.

@@ -17,7 +17,7 @@ use faultline_abi::{direction, loss};
 /// How often to look at a lock before the segment goes out raw. Its holder walks one segment: microseconds.
 const SPINS: u32 = 64;
 /// Skipped bytes are told at the latest after this many.
-const UNTOLD_MAX: u32 = 1 << 20;
+pub const UNTOLD_MAX: u32 = 1 << 20;
 /// A receive window is at most 1 GiB (RFC 7323): a hole farther back was filled.
 const REACH: u32 = 1 << 30;
 /// Plausible frame headers in a row after which a lost direction is followed again.

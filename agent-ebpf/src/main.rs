@@ -4,8 +4,9 @@
 //! They use only what the kernel's user API promises, always let the packet pass, and write to nothing but
 //! their own maps. The stream of each HTTP/2 connection is filtered, not understood: the agent parses it
 //! again. Modules in the order in which a packet meets them: [`packet`] → [`observe`] → [`classify`],
-//! then [`whole`] for what is usual, [`follow`] → [`walk`] for all else (with [`frame`]). [`sample`] and [`socket`]
-//! tell of connections; [`state`], [`maps`] and [`lock`] hold what is remembered.
+//! then [`body`] and [`whole`] for what is usual, [`follow`] → [`walk`] for all else (with [`frame`]). [`early`] keeps
+//! what comes before its socket, [`upgrade`] knows HTTP/1 that becomes HTTP/2. [`sample`] and [`socket`] tell of
+//! connections; [`state`], [`maps`] and [`lock`] hold what is remembered.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused_imports, reason = "only for the kernel"))]
 #![allow(
@@ -15,7 +16,11 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod body;
+#[cfg(target_arch = "bpf")]
 mod classify;
+#[cfg(target_arch = "bpf")]
+mod early;
 #[cfg(target_arch = "bpf")]
 mod follow;
 #[cfg(target_arch = "bpf")]
@@ -36,6 +41,8 @@ mod socket;
 mod state;
 #[cfg(target_arch = "bpf")]
 mod tls;
+#[cfg(target_arch = "bpf")]
+mod upgrade;
 #[cfg(target_arch = "bpf")]
 mod walk;
 #[cfg(target_arch = "bpf")]

@@ -1,15 +1,18 @@
 //! What happens to each packet: finds its connection, tells of it once, and passes payload on to where the
 //! protocol wants it. Packets come in from the programs; [`crate::follow`] takes those of HTTP/2.
 
-use crate::classify::classify;
+use crate::body::goes_on;
+use crate::classify::{HTTP1, classify};
+use crate::early::put_aside;
 use crate::follow::{follow, give_up};
 use crate::lock::Lock;
 use crate::maps::{CONNECTIONS, SCRATCH, SLOTS, count_loss};
 use crate::packet::{self, FIN, Packet, RST, SYN};
 use crate::sample::{exchange, sample};
 use crate::socket::{closed, opened};
-use crate::state::{Connection, Direction, Scratch};
+use crate::state::{Connection, Direction, Scratch, phase};
 use crate::tls;
+use crate::upgrade::{Meaning, meaning, more};
 use aya_ebpf::bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_jiffies64, bpf_ktime_get_ns, bpf_sk_fullsock, bpf_sk_storage_get,
@@ -108,12 +111,12 @@ pub extern "C" fn unusual(skb: *mut __sk_buff, packet: *mut Packet, way: u32) ->
     }
     // SAFETY: the context is valid, the packet is the caller's; a socket pointer is checked before use.
     unsafe {
-        let packet = &*packet;
+        let packet = &mut *packet;
         let Some(sk) = full_socket(skb) else { return 0 };
         if (&raw const (*sk).state).read_volatile() == LISTENING {
-            // The end of a handshake that brings data along belongs to a socket that is still to come.
+            // A handshake that brings data along: they belong to a socket that is still to come.
             if packet.length != 0 {
-                count_loss(loss::SEGMENT);
+                put_aside(skb, packet);
             }
             return 0;
         }
@@ -169,7 +172,7 @@ pub unsafe fn connection_of(sk: *mut bpf_sock) -> Option<*mut Connection> {
 unsafe fn on_connection(
     skb: *mut __sk_buff,
     sk: *mut bpf_sock,
-    packet: &Packet,
+    packet: &mut Packet,
     connection: *mut Connection,
     way: u32,
 ) {
@@ -183,7 +186,14 @@ unsafe fn on_connection(
         }
     }
     if packet.has(SYN) {
-        return;
+        if packet.length == 0 || way != direction::SENT || c.opened != 0 {
+            return;
+        }
+        // TCP fast open: the stream begins with the handshake. If the server does not take it, it comes again.
+        packet.sequence = packet.sequence.wrapping_add(1);
+        c.role = role::CLIENT;
+        c.fresh = 1;
+        begins(&mut c.sent, packet.sequence);
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -262,6 +272,14 @@ fn first_seen(c: &mut Connection, sk: *mut bpf_sock, now: u64) {
     }
 }
 
+/// The stream begins with this sequence number.
+#[inline(always)]
+pub fn begins(d: &mut Direction, first: u32) {
+    d.first = first;
+    d.expected = first;
+    d.phase = phase::FRESH;
+}
+
 /// Whether the packet is the last that matters of a connection whose state changes are not told.
 #[inline(always)]
 fn ends(packet: &Packet, c: &mut Connection, way: u32) -> bool {
@@ -279,13 +297,31 @@ fn toward(c: &mut Connection, way: u32) -> &mut Direction {
 
 /// A protocol that is not known yet, or whose bytes stay unseen: only exchanges are counted.
 #[inline(always)]
-fn with_other_protocol(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection, way: u32) {
+fn with_other_protocol(skb: *mut __sk_buff, packet: &mut Packet, c: &mut Connection, way: u32) {
     exchange(c, (way == direction::SENT) == (c.asks != 0));
+    if c.http1 != 0 {
+        match meaning(skb, packet, c, way) {
+            Meaning::Request => return,
+            Meaning::Answer => {
+                c.protocol = protocol::OTHER;
+                c.http1 = 0;
+                return;
+            }
+            Meaning::Switched if packet.length == 0 => return,
+            Meaning::Switched => {}
+        }
+    }
     // How far into the stream. Only its beginning decides; it may come behind what follows it.
     let ahead = packet.sequence.wrapping_sub(toward(c, way).first);
     let fresh = c.fresh != 0;
     if c.protocol == protocol::UNKNOWN {
-        c.protocol = classify(skb, packet, fresh && ahead == 0, c.tries);
+        let speaks = classify(skb, packet, fresh && ahead == 0, c.tries);
+        if speaks == HTTP1 {
+            c.http1 = 1 + way;
+            more(toward(c, way), packet);
+            return;
+        }
+        c.protocol = speaks;
         c.tries = if c.protocol == protocol::TLS { 0 } else { c.tries + 1 };
     }
     let undecided = c.protocol == protocol::UNKNOWN && fresh && ahead < FIRST_FLIGHT;
@@ -297,6 +333,12 @@ fn with_other_protocol(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection,
 /// A segment of an HTTP/2 connection.
 #[inline(always)]
 fn segment(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection, way: u32) {
+    let cookie = c.cookie;
+    let d = toward(c, way);
+    // A look without the lock: who takes it looks again.
+    if (d.message_left | d.frame_left) != 0 && goes_on(skb, packet, d, cookie, way) != 0 {
+        return;
+    }
     let Some((scratch, lock)) = slot() else {
         give_up();
         return;
@@ -315,8 +357,9 @@ fn segment(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection, way: u32) {
     }
 }
 
+/// A slot that nobody uses; whoever takes it gives the lock back.
 #[inline(always)]
-fn slot() -> Option<(*mut Scratch, *mut Lock)> {
+pub fn slot() -> Option<(*mut Scratch, *mut Lock)> {
     for place in 0..SLOTS {
         let scratch = SCRATCH.get_ptr_mut(place)?;
         // SAFETY: a map value lives as long as the program.

@@ -1,15 +1,16 @@
 //! What happens to sockets: connects, accepts, closes, failed connects. Callbacks of the kernel come in,
 //! records leave through the ring.
 
+use crate::early;
 use crate::maps::{RECORDS, count_loss, wakeup};
-use crate::observe::connection_of;
+use crate::observe::{begins, connection_of};
 use crate::sample::sample;
 use crate::state::{Connection, phase};
 use aya_ebpf::bindings::{
     BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
     BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops,
 };
-use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sock_ops_cb_flags_set};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sock_ops_cb_flags_set};
 use aya_ebpf::programs::SockOpsContext;
 use aya_log_ebpf::debug;
 use faultline_abi::{
@@ -62,6 +63,7 @@ pub fn changed(ctx: &SockOpsContext) {
         } else {
             c.role = role::SERVER;
             established(ops, c);
+            begun(ops, c, now);
         }
     }
 }
@@ -76,12 +78,61 @@ unsafe fn established(ops: *mut bpf_sock_ops, c: &mut Connection) {
     let (sent, received) =
         unsafe { ((&raw const (*ops).snd_nxt).read_volatile(), (&raw const (*ops).rcv_nxt).read_volatile()) };
     c.fresh = 1;
-    c.sent.first = sent;
-    c.sent.expected = sent;
-    c.sent.phase = phase::FRESH;
-    c.received.first = received;
-    c.received.expected = received;
-    c.received.phase = phase::FRESH;
+    // What went out with the handshake is its beginning already.
+    if c.sent.phase == phase::NEW {
+        begins(&mut c.sent, sent);
+    }
+    begins(&mut c.received, received);
+}
+
+/// Tells of a connection whose first bytes came before it, and takes them up.
+///
+/// # Safety
+/// The context must be valid.
+#[inline(always)]
+unsafe fn begun(ops: *mut bpf_sock_ops, c: &mut Connection, now: u64) {
+    let Some(cgroup) = early::cgroup_of(c.received.first) else { return };
+    // SAFETY: the caller vouches for the context. Each field is read once, before any branch.
+    unsafe {
+        c.cgroup = cgroup;
+        c.cookie = bpf_get_socket_cookie(ops.cast());
+        c.opened = 1;
+        c.sampled_at = now;
+        let family = (&raw const (*ops).family).read_volatile();
+        let v4 =
+            ((&raw const (*ops).local_ip4).read_volatile(), (&raw const (*ops).remote_ip4).read_volatile());
+        let local6 = [
+            (&raw const (*ops).local_ip6[0]).read_volatile(),
+            (&raw const (*ops).local_ip6[1]).read_volatile(),
+            (&raw const (*ops).local_ip6[2]).read_volatile(),
+            (&raw const (*ops).local_ip6[3]).read_volatile(),
+        ];
+        let local_port = (&raw const (*ops).local_port).read_volatile() as u16;
+        let remote_port = (&raw const (*ops).remote_port).read_volatile();
+        opened(c, now, family, v4, (local6, remote6(ops)), (local_port, host_order(remote_port)));
+    }
+    early::take_up(c, now);
+}
+
+/// # Safety
+/// The context must be valid.
+#[inline(always)]
+unsafe fn remote6(ops: *mut bpf_sock_ops) -> [u32; 4] {
+    // SAFETY: the caller vouches for the context. Each field is read once, before any branch.
+    unsafe {
+        [
+            (&raw const (*ops).remote_ip6[0]).read_volatile(),
+            (&raw const (*ops).remote_ip6[1]).read_volatile(),
+            (&raw const (*ops).remote_ip6[2]).read_volatile(),
+            (&raw const (*ops).remote_ip6[3]).read_volatile(),
+        ]
+    }
+}
+
+/// A remote port: the context has it in network order in the upper half.
+#[inline(always)]
+fn host_order(port: u32) -> u16 {
+    (port.swap_bytes() & 0xffff) as u16
 }
 
 /// # Safety
@@ -97,6 +148,9 @@ unsafe fn state_changed(ops: *mut bpf_sock_ops, c: &mut Connection, now: u64) {
         }
         if from == SYN_SENT {
             connect_failed(ops, c, now);
+            if c.opened != 0 {
+                closed(c, now);
+            }
         } else if c.opened != 0 && c.closed == 0 {
             let ops = &*ops;
             sample(c, now, ops.srtt_us, ops.total_retrans, ops.segs_out, ops.bytes_acked, ops.bytes_received);
@@ -114,12 +168,7 @@ unsafe fn connect_failed(ops: *mut bpf_sock_ops, c: &mut Connection, now: u64) {
         (
             (&raw const (*ops).family).read_volatile(),
             (&raw const (*ops).remote_ip4).read_volatile(),
-            [
-                (&raw const (*ops).remote_ip6[0]).read_volatile(),
-                (&raw const (*ops).remote_ip6[1]).read_volatile(),
-                (&raw const (*ops).remote_ip6[2]).read_volatile(),
-                (&raw const (*ops).remote_ip6[3]).read_volatile(),
-            ],
+            remote6(ops),
             (&raw const (*ops).remote_port).read_volatile(),
         )
     };
@@ -137,8 +186,7 @@ unsafe fn connect_failed(ops: *mut bpf_sock_ops, c: &mut Connection, now: u64) {
         cgroup: c.cgroup,
         remote: address(family, v4, v6),
         family,
-        // The context has it in network order in the upper half.
-        remote_port: (port.swap_bytes() & 0xffff) as u16,
+        remote_port: host_order(port),
         reserved: 0,
     });
     entry.submit(wakeup(now));

@@ -137,6 +137,10 @@ pub struct Connection {
     pub fresh: u32,
     /// Segments with payload while the protocol is unknown.
     pub tries: u32,
+    /// A request of HTTP/1 came first, whose answer has not come: its direction and one.
+    pub http1: u32,
+    /// Keeps what follows on a multiple of eight.
+    pub reserved: u32,
     /// Totals of the socket when it was first seen.
     pub base_retransmits: u32,
     /// See `base_retransmits`.

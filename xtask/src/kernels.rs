@@ -30,8 +30,9 @@ const CAPTURE: [&str; 7] = [
     "nothing_stays_attached",
 ];
 
-/// Test programs that need what few hosts have and every guest does: netem, and cgroup v2 with its controllers.
-const OF_THE_GUEST: [&str; 2] = ["weather", "resources"];
+/// Test programs that run whole in a guest: those that need what few hosts have and every guest does (netem, and
+/// cgroup v2 with its controllers), and one that asks the kernel what it does first, which differs.
+const OF_THE_GUEST: [&str; 3] = ["beginnings", "weather", "resources"];
 
 /// Runs the matrix, with the binaries that the caller has built.
 pub(crate) fn verify() -> Result<()> {
