@@ -28,9 +28,11 @@ Each flag may also be given as an environment variable (FAULTLINE_LISTEN, FAULTL
 of the TOML file that --config names (listen, step, ...; names as a table). The flag wins over the
 variable, the variable over the file.
 
-Memory: every table has a bound. The kernel's share is the ring (--ring-size) and a table of connections;
-the agent's own grows with --max-services and no further. What does not fit is counted as lost, by reason,
-and shown.
+Memory: every table has a bound, and what does not fit is counted as lost, by reason, and shown. With the
+defaults the agent takes about 60 MB for a hundred services, and at most 640 MB where every table is full:
+a thousand services with four thousand edges have 250 MB of history after half an hour, 10,000 connections
+take 120 MB, twice --ring-size is the ring. Fewer --max-services lower it. The kernel adds the ring, tables
+of 2 MB, and 1 KB for each socket.
 
 Examples:
   faultline run --listen 0.0.0.0:9464 --node \"$(hostname)\"
@@ -90,7 +92,7 @@ pub struct RunFlags {
     /// Write every event to this file, for `faultline replay`
     #[arg(long, env = "FAULTLINE_RECORD", value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// Bytes of the ring between kernel and agent, a power of two [default: 16777216]
+    /// Bytes of the ring between kernel and agent, a power of two [default: 4194304]
     #[arg(long, env = "FAULTLINE_RING_SIZE", value_name = "BYTES")]
     pub ring_size: Option<u32>,
     /// Name the service in the cgroups whose path matches; `*` stands for anything; may be repeated

@@ -79,7 +79,17 @@ impl Stage {
                 need_root("e2e")?;
                 step("e2e", "real kernel, traffic, Prometheus and Helm", || {
                     build_host_crates()?;
-                    let tests = ["capture", "chart", "harmless", "lifecycle", "metrics", "seen", "wire"];
+                    let tests = [
+                        "beginnings",
+                        "bounds",
+                        "capture",
+                        "chart",
+                        "harmless",
+                        "lifecycle",
+                        "metrics",
+                        "seen",
+                        "wire",
+                    ];
                     let selected: Vec<&str> = tests.iter().flat_map(|test| ["--test", test]).collect();
                     run(test_host_crates(&selected).args(["--", "--test-threads=1"]))
                 })
