@@ -48,7 +48,7 @@ pub struct Flags {
     /// Serve everything in this stack
     #[arg(long, conflicts_with = "stacks")]
     stack: Option<Stack>,
-    /// Serve in these stacks by turns, in the order of the services' names; with --services, draw from these
+    /// Serve in these stacks: by turns in the order of the services' names, or drawn with --services; with --services, draw from these
     #[arg(long, value_delimiter = ',')]
     stacks: Vec<Stack>,
     /// Serve everything in Rust: the same as --stack rust
@@ -75,7 +75,7 @@ impl Flags {
             (None, Some(services)) => Topology::generate(services, seed, &stacks)?,
             (None, None) => bail!("--topology or --services says what to run"),
         };
-        if self.services.is_none() {
+        if self.topology.is_some() {
             for (service, stack) in topology.services.values_mut().zip(stacks.iter().cycle()) {
                 service.stack = *stack;
             }
