@@ -128,6 +128,9 @@ fn seed_from_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs())
 }
 
+/// What the demo draws from: faults that a watcher sees within a minute. The others are there by name.
+const DRAWN: [&str; 6] = ["latency", "errors", "cpu-hog", "memory-growth", "stop", "slow-redis"];
+
 /// Draws a fault and a service from those that the playground lists.
 fn draw(seed: u64) -> Result<(String, String)> {
     let output = playground()
@@ -137,6 +140,9 @@ fn draw(seed: u64) -> Result<(String, String)> {
         .context("cannot list the playground's faults")?;
     let pairs: Vec<Value> =
         serde_json::from_slice(&output.stdout).context("the playground's list of faults is not JSON")?;
+    let drawn =
+        |pair: &Value| pair.get("kind").and_then(Value::as_str).is_some_and(|kind| DRAWN.contains(&kind));
+    let pairs: Vec<Value> = pairs.into_iter().filter(drawn).collect();
     // A multiplicative hash: neighbouring seeds give unlike draws.
     let place = (seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % pairs.len().max(1);
     let pair = pairs.get(place).context("the playground lists no fault")?;
