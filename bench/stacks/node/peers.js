@@ -27,7 +27,8 @@ class Peer {
 
   // Keeps the connections to these addresses, or to those of the spec; adds new ones, and lets go of the others when
   // their calls have ended.
-  moveTo(addresses = this.spec.addresses) {
+  moveTo(told) {
+    const addresses = told?.length > 0 ? told : this.spec.addresses;
     const kept = this.links.filter((link) => addresses.includes(link.address));
     for (const link of this.links) if (!kept.includes(link)) link.leave();
     const known = new Set(kept.map((link) => link.address));

@@ -89,8 +89,8 @@ class Peer:
         metadata = (("grpc-previous-rpc-attempts", str(attempt)),) if attempt else None
         timeout = None if until is None else max(until - time.monotonic(), 0.0)
         with self.lock:
-            link = self.links[next(self.turns) % len(self.links)]
-            link.calls += 1
+            # Within the lock, so that nobody closes it in between.
+            link = self.links[next(self.turns) % len(self.links)].begun()
         try:
             link.talk(call, requests, responses, timeout, metadata)
         except grpc.RpcError as error:
@@ -195,6 +195,11 @@ class Link:
             ended = self.calls == 0
         if ended:
             self.channel.close()
+
+    def begun(self):
+        with self.lock:
+            self.calls += 1
+        return self
 
     def done(self):
         with self.lock:
