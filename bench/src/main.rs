@@ -8,7 +8,9 @@ use clap::{Parser, Subcommand};
 use playground::faults::{Kind, Role};
 use playground::random::Random;
 use playground::topology::{self, Stack, Topology};
-use playground::{anomaly, cgroups, cost, evaluate, faults, generate, load, run, service, stacks, study};
+use playground::{
+    anomaly, cgroups, cost, evaluate, faults, generate, load, run, service, stacks, stress, study,
+};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -69,6 +71,8 @@ enum Command {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Find the highest rate that a system serves within a budget of errors and latency
+    Stress(stress::Flags),
     /// Rank the faults of a data set
     Evaluate(evaluate::Evaluate),
     /// Measure whether scores depend on the framework: one system in several stacks
@@ -145,6 +149,7 @@ fn obey(command: Command) -> anyhow::Result<()> {
         Command::Topology { services, seed, stacks, out } => {
             draw_topology(services, seed, &stacks, out.as_deref())
         }
+        Command::Stress(flags) => stress::stress(&flags),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Study(study) => study.run(),
         Command::Anomaly(anomaly) => anomaly.run(),
