@@ -30,8 +30,8 @@ const OF_THE_MACHINE: [&str; 1] = ["noisy-neighbour"];
 
 const HELP: &str = "\
 How long it takes: faults x (40 + 35 s) + the normal minutes + about 95 s an episode, divided by --parallel.
-The default, 100 faults and 60 normal minutes in 15 episodes, is about 65 minutes with --parallel 3 and 50
-with 4; two cores carry that at the default rate. It goes on where it stopped when it is started again with
+The default, 100 faults and 60 normal minutes in 15 episodes, is about 68 minutes with --parallel 3, 54
+with 4 and 43 with 5; two cores that have nothing else to do carry that at the default rate. It goes on where it stopped when it is started again with
 the same flags.
 
 Layout: OUT/SYSTEM is a data set (meta.json, graph.csv, faults.csv, normal_periods.csv); its episodes hold
@@ -72,7 +72,7 @@ pub struct Flags {
     #[arg(long, default_value_t = 60.0)]
     normal_minutes: f64,
     /// Calls between services a second in each system, about: its users come as often as that takes
-    #[arg(long, default_value_t = 50.0)]
+    #[arg(long, default_value_t = 45.0)]
     calls_per_second: f64,
     /// Of the schedule, users and costs; drawn and printed when not given
     #[arg(long)]
@@ -188,9 +188,9 @@ fn plan(flags: &Flags, out: &Path, systems: &BTreeMap<String, System>) -> Result
     if let Some(known) = known {
         ensure!(
             known.settings == settings,
-            "{} is of another plan ({:?}): give the same flags to go on with it, or another --out",
+            "{} is of another plan: give its flags to go on with it, or another --out; it has {}",
             path.display(),
-            known.settings
+            serde_json::to_string(&known.settings)?
         );
         return Ok(known);
     }

@@ -23,7 +23,7 @@ const TWO_AT_ONCE: usize = 10;
 /// One slot of so many breaks gently, where the kind knows how.
 const GENTLE: usize = 6;
 /// Fewer user requests a second leave most windows empty.
-const LEAST_RATE: f64 = 3.0;
+const LEAST_RATE: f64 = 2.0;
 /// Loads that episodes take turns with; none is a fault.
 const PATTERNS: [&str; 4] = ["steady", "noisy", "wave", "burst"];
 
