@@ -177,13 +177,19 @@ fn book(target: &str, executions: u64) -> Result<u64> {
     let mut ledger = ledger()?;
     let before = ledger.get(target).and_then(Value::as_u64).unwrap_or(0);
     ledger.insert(target.to_owned(), (before + executions).into());
-    fs::write(place().join("executions.json"), serde_json::to_vec_pretty(&ledger)?)?;
+    let text = serde_json::to_string_pretty(&ledger)? + "\n";
+    fs::write(book_of_executions(), text)?;
     Ok(before + executions)
 }
 
-/// Executions by target, since the build folder was made.
+/// Where executions are counted. It is committed: what was tried once was tried.
+fn book_of_executions() -> PathBuf {
+    house::root().join("bench/results/fuzz.json")
+}
+
+/// Executions by target.
 fn ledger() -> Result<Map<String, Value>> {
-    match fs::read(place().join("executions.json")) {
+    match fs::read(book_of_executions()) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
         Err(_) => Ok(Map::new()),
     }
