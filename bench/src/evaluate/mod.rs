@@ -23,6 +23,7 @@ mod timeline;
 mod work;
 
 pub use tables::check;
+pub(crate) use terminal::interval;
 
 use crate::generate::Split;
 use anyhow::{Context, Result, bail};

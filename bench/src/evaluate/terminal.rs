@@ -118,7 +118,7 @@ fn row(accuracy: &Accuracy) -> String {
 }
 
 /// A share with its interval; `-` where there is nothing to share.
-pub(super) fn interval(estimate: &Estimate) -> String {
+pub(crate) fn interval(estimate: &Estimate) -> String {
     if estimate.value.is_nan() {
         return "-".to_owned();
     }
