@@ -119,21 +119,29 @@ pub(super) fn svg(found: &Found) -> String {
     let mut page = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} 540\" font-family=\"sans-serif\" \
          font-size=\"12\"><rect width=\"100%\" height=\"100%\" fill=\"white\"/>\
-         <text x=\"{LEFT}\" y=\"24\" font-size=\"15\">{}</text>\n",
+         <text x=\"{LEFT}\" y=\"24\" font-weight=\"bold\">{}</text>\n",
         verdict(found)
     );
     for panel in &panels {
         page.push_str(&draw(panel, &steps, &x));
     }
-    for part in 0..=5 {
-        let rate = fastest * f64::from(part) / 5.0;
-        page.push_str(&format!(
-            "<text x=\"{:.1}\" y=\"500\" text-anchor=\"middle\">{rate:.0}</text>",
-            x(rate)
-        ));
+    let apart = round_step(fastest);
+    let marks = (0..=MOST_MARKS).map(|mark| f64::from(mark) * apart);
+    for rate in marks.take_while(|&rate| rate <= fastest) {
+        let at = x(rate);
+        page.push_str(&format!("<text x=\"{at:.1}\" y=\"500\" text-anchor=\"middle\">{rate}</text>"));
     }
     page.push_str("<text x=\"385\" y=\"525\" text-anchor=\"middle\">user requests a second</text></svg>\n");
     page
+}
+
+/// Marks on the axis of rates, at most.
+const MOST_MARKS: u32 = 8;
+
+/// The smallest of 1, 2, 5, 10, ... (or 0.1, 0.2, ...) that makes few enough marks up to a value.
+fn round_step(up_to: f64) -> f64 {
+    let steps = (-1..6).flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10_f64.powi(power)));
+    steps.into_iter().find(|step| up_to / step <= f64::from(MOST_MARKS)).unwrap_or(up_to)
 }
 
 fn draw(panel: &Panel, steps: &[&Step], x: &dyn Fn(f64) -> f64) -> String {
@@ -209,6 +217,13 @@ mod tests {
                 .contains("40.0 requests/s (about 280 calls/s) are within the budget, 60.0 are over")
         );
         assert_eq!(found.steps.iter().map(|step| row(step).len() > 50).collect::<Vec<_>>(), [true, true]);
+    }
+
+    #[test]
+    fn marks_are_round_numbers() {
+        for (up_to, step) in [(179.0, 50.0), (8.0, 1.0), (9.0, 2.0), (0.5, 0.1)] {
+            assert!((round_step(up_to) - step).abs() < 1e-9, "{up_to}: {}", round_step(up_to));
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ const MIXED_SERVICES: usize = 40;
 const REPLICATED_SERVICES: usize = 100;
 /// Share of services with two replicas there.
 const REPLICATED: f64 = 0.12;
+/// Beyond the first few, the entry has one more method for so many services.
+const SERVICES_PER_ENTRY_METHOD: usize = 20;
 /// Redis and PostgreSQL servers are processes too.
 const MOST_BACKENDS: (usize, usize) = (8, 2);
 
@@ -114,7 +116,7 @@ impl System {
     /// A rate at which two cores serve everything: a few hundred calls a second, more where there are more
     /// services, because each needs some traffic.
     pub(super) fn set_rate(&mut self, services: usize, calls_per_request: f64) {
-        let calls = (150.0 + 4.0 * u32::try_from(services).map_or(0.0, f64::from)).min(600.0);
+        let calls = (120.0 + 2.0 * u32::try_from(services).map_or(0.0, f64::from)).min(450.0);
         let rate = (calls / calls_per_request.max(1.0)).clamp(0.5, 50.0);
         self.requests_per_second = (rate * 10.0).round() / 10.0;
     }
@@ -175,14 +177,23 @@ fn service(
 ) -> Drawn {
     let name = if number == 0 { "gateway".to_owned() } else { name(node.leaf, taken, draw) };
     let noun = camel(name.split('-').next().unwrap_or_default());
-    let count = if number == 0 { 3 + draw.below(3) } else { 1 + draw.weighted(&[0.5, 0.3, 0.2]) };
+    let count = if number == 0 { entry_methods(services, draw) } else { 1 + draw.weighted(&[0.5, 0.3, 0.2]) };
     let first = draw.below(VERBS.len());
-    let verbs = VERBS.iter().cycle().skip(first).take(count);
-    let methods = verbs.map(|verb| method(format!("{verb}{noun}"), node, draw)).collect();
+    let verbs = VERBS.iter().cycle().skip(first).take(count).enumerate();
+    let named = verbs.map(|(at, verb)| match at / VERBS.len() {
+        0 => format!("{verb}{noun}"),
+        again => format!("{verb}{noun}{}", again + 1),
+    });
+    let methods = named.map(|name| method(name, node, draw)).collect();
     let replicas = if services <= REPLICATED_SERVICES && draw.chance(REPLICATED) { 2 } else { 1 };
     let cpu = if number == 0 { 0.6 } else { 0.5 };
     let grpc = format!("mesh.{}", name.split('-').map(camel).collect::<String>());
     Drawn { grpc, name, stack, replicas, cpu, peers: Vec::new(), methods }
+}
+
+/// The more services, the more users can ask for: one request reaches a few dozen services at most.
+fn entry_methods(services: usize, draw: &mut Draw) -> usize {
+    3 + draw.below(3) + services / SERVICES_PER_ENTRY_METHOD
 }
 
 fn name(leaf: bool, taken: &mut BTreeSet<String>, draw: &mut Draw) -> String {
@@ -220,7 +231,7 @@ fn method(name: String, node: &Node, draw: &mut Draw) -> DrawnMethod {
             0.0
         },
         allocate_bytes: if draw.chance(0.1) { 65_536 } else { 0 },
-        parallel: node.children.len() > 2 && draw.chance(0.4),
+        parallel: !node.leaf && draw.chance(0.5),
         cached: !node.leaf && node.layer > 0 && !kind.streams_requests() && draw.chance(0.12),
         operations: Vec::new(),
         calls: Vec::new(),
