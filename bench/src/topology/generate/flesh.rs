@@ -116,7 +116,7 @@ impl System {
     /// A rate at which two cores serve everything: a few hundred calls a second, more where there are more
     /// services, because each needs some traffic.
     pub(super) fn set_rate(&mut self, services: usize, calls_per_request: f64) {
-        let calls = (120.0 + 2.0 * u32::try_from(services).map_or(0.0, f64::from)).min(450.0);
+        let calls = (120.0 + 2.0 * u32::try_from(services).map_or(0.0, f64::from)).min(300.0);
         let rate = (calls / calls_per_request.max(1.0)).clamp(0.5, 50.0);
         self.requests_per_second = (rate * 10.0).round() / 10.0;
     }
