@@ -9,12 +9,16 @@ import io.grpc.Status;
 import java.util.ArrayDeque;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.RejectedExecutionException;
+import java.util.concurrent.TimeUnit;
 
 /**
  * One served call: gRPC's events go in on Netty's threads; Method reads and writes messages on a thread of the call's
  * own; its line of truth goes out.
  */
 final class ServedCall extends ServerCall.Listener<byte[]> {
+  /** The caller's deadline started this much earlier than ours at most, so it may leave before ours has passed. */
+  private static final long TRANSIT_MS = 10;
+
   private final ServerCall<byte[], byte[]> call;
   private final Method method;
   private final Lines truth;
@@ -175,6 +179,7 @@ final class ServedCall extends ServerCall.Listener<byte[]> {
   /** Why the caller left. */
   private Status.Code leaving() {
     Deadline deadline = context.getDeadline();
-    return deadline != null && deadline.isExpired() ? Status.Code.DEADLINE_EXCEEDED : Status.Code.CANCELLED;
+    boolean late = deadline != null && deadline.timeRemaining(TimeUnit.MILLISECONDS) < TRANSIT_MS;
+    return late ? Status.Code.DEADLINE_EXCEEDED : Status.Code.CANCELLED;
   }
 }
