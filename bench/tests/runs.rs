@@ -116,9 +116,17 @@ fn nodes_are_namespaces_with_cgroups_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let before = namespaces();
     let out = folder.path().join("out");
+    // Gentle enough for every call to succeed: a run whose faults cannot happen fails.
+    let schedule = folder.path().join("schedule.toml");
+    let gentle = "at_seconds = 3\nduration_seconds = 4\nparameters = { strength = 0.1 }";
+    let fault =
+        |kind: &str| format!("[[faults]]\nkind = \"{kind}\"\nservice = \"home->catalog\"\n{gentle}\n");
+    std::fs::write(&schedule, fault("wire-loss") + &fault("wire-delay")).unwrap();
     let mut run = playground(&cgroup, &out)
         .args(["--rust-only", "--nodes", "3", "--seconds", "12", "--topology"])
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies/online-boutique.toml"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies/layered-mesh.toml"))
+        .arg("--faults")
+        .arg(&schedule)
         .spawn()
         .unwrap();
     wait_for(&mut run, &out, "load_started");

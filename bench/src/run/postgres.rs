@@ -22,6 +22,7 @@ const SCRIPT: &str = r#"set -e
 bin=$1 data=$2 host=$3 port=$4 keys=$5
 if [ ! -f "$data/filled" ]; then
     "$bin/initdb" -D "$data" -U playground -A trust --no-sync --no-locale -E UTF8 >&2
+    echo 'host all all samenet trust' >>"$data/pg_hba.conf"
     quiet="-c fsync=off -c full_page_writes=off -c log_checkpoints=off"
     echo 'CREATE DATABASE playground;' | "$bin/postgres" --single $quiet -D "$data" postgres >&2
     {
