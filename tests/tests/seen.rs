@@ -30,7 +30,7 @@ impl Service {
         fs::create_dir_all(&cgroup).unwrap();
         // The script waits for a line, so that not a byte passes before it is in its cgroup.
         let mut child = Command::new("python3")
-            .args(["-c", &format!("import sys; sys.stdin.readline()\n{script}")])
+            .args(["-c", &format!("import sys; sys.stdin.readline()\n{TALK}{script}")])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -63,64 +63,55 @@ impl Drop for Service {
     }
 }
 
-/// Echoes lines over TCP; prints its port.
-const ECHO: &str = r#"
-import socket, threading
-PROTOCOL = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, PROTOCOL)
-server.bind(("127.0.0.1", 0)); server.listen()
-print(server.getsockname()[1], flush=True)
-def serve(peer):
-    while data := peer.recv(65536):
-        peer.sendall(data)
-while True:
-    peer, _ = server.accept()
-    threading.Thread(target=serve, args=(peer,), daemon=True).start()
+/// What every script may call.
+const TALK: &str = r#"
+import socket, ssl, threading, time
+
+def echo(server, accepted=lambda peer: peer):
+    """Prints its port and gives back what it gets, for ever."""
+    print(server.getsockname()[1], flush=True)
+    def serve(peer):
+        peer = accepted(peer)
+        while data := peer.recv(65536):
+            peer.sendall(data)
+    while True:
+        threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+def ask(server):
+    """Asks ten times a second, for ever."""
+    while True:
+        server.sendall(b"GET something\r\n" * 20); server.recv(65536); time.sleep(0.1)
 "#;
 
-/// Asks an echo ten times a second for ever.
+/// Echoes over TCP, or over the protocol of the first argument.
+const ECHO: &str = r#"
+server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+server.bind(("127.0.0.1", 0)); server.listen()
+echo(server)
+"#;
+
+/// Asks the echo at a port, over the protocol of the second argument.
 const ASK: &str = r#"
-import socket, time
-protocol = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol); s.connect(("127.0.0.1", int(sys.argv[1])))
-while True:
-    s.sendall(b"GET something\r\n" * 20); s.recv(65536); time.sleep(0.1)
+server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+server.connect(("127.0.0.1", int(sys.argv[1])))
+ask(server)
 "#;
 
 /// The same over TLS, with a certificate of its own.
 const TLS_ECHO: &str = r#"
-import socket, ssl, threading
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain(sys.argv[1])
-server = socket.create_server(("127.0.0.1", 0)); print(server.getsockname()[1], flush=True)
-def serve(peer):
-    peer = context.wrap_socket(peer, server_side=True)
-    while data := peer.recv(65536):
-        peer.sendall(data)
-while True:
-    peer, _ = server.accept()
-    threading.Thread(target=serve, args=(peer,), daemon=True).start()
+echo(socket.create_server(("127.0.0.1", 0)), lambda peer: context.wrap_socket(peer, server_side=True))
 "#;
 
 const TLS_ASK: &str = r#"
-import socket, ssl, time
-context = ssl._create_unverified_context()
-s = context.wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[1]))))
-while True:
-    s.sendall(b"GET something\r\n" * 20); s.recv(65536); time.sleep(0.1)
+ask(ssl._create_unverified_context().wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[1])))))
 "#;
 
-/// Serves TCP and a unix socket; one connection over each stays.
+/// Serves TCP and a unix socket; one connection over the unix socket stays.
 const BOTH: &str = r#"
-import socket, threading
 unix = socket.socket(socket.AF_UNIX); unix.bind(sys.argv[1]); unix.listen()
 near = socket.socket(socket.AF_UNIX); near.connect(sys.argv[1]); far, _ = unix.accept()
-server = socket.create_server(("127.0.0.1", 0)); print(server.getsockname()[1], flush=True)
-def serve(peer):
-    while data := peer.recv(65536):
-        peer.sendall(data)
-while True:
-    peer, _ = server.accept()
-    threading.Thread(target=serve, args=(peer,), daemon=True).start()
+echo(socket.create_server(("127.0.0.1", 0)))
 "#;
 
 /// Waits until the report shows what is asked for.

@@ -119,6 +119,20 @@ pub(crate) const NGINX: Part = Part {
     source: Source::Debian(&["nginx-light"]),
 };
 
+pub(crate) const HAPROXY: Part = Part {
+    name: "haproxy",
+    purpose: "another proxy between the gRPC stacks",
+    found: || Path::new("/usr/sbin/haproxy").is_file(),
+    source: Source::Debian(&["haproxy"]),
+};
+
+pub(crate) const OPENSSL: Part = Part {
+    name: "openssl",
+    purpose: "the key of the peers that speak TLS",
+    found: || house::which("openssl").is_some(),
+    source: Source::Debian(&["openssl"]),
+};
+
 pub(crate) const EMULATOR: Part = Part {
     name: "qemu",
     purpose: "the kernel matrix",

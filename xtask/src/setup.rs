@@ -17,7 +17,7 @@ pub(crate) enum Purpose {
     Demo,
     /// The tests: the demo's parts, Prometheus, Helm and the kernel crate's tool chain.
     Test,
-    /// The tests on every gRPC stack: their tool chains, and a proxy.
+    /// The tests on every gRPC stack: their tool chains, and proxies.
     Stacks,
     /// Building agent-ebpf alone.
     Probes,
@@ -75,7 +75,8 @@ fn needed(purpose: Purpose) -> Vec<Part> {
         Purpose::Probes => vec![parts::KERNEL_COMPILER, parts::LINKER],
         Purpose::Check => vec![parts::DENY],
         Purpose::Stacks => {
-            vec![parts::GO, parts::JAVA, parts::GRPC_CPP, parts::PYTHON, parts::NODE, parts::NGINX]
+            let languages = [parts::GO, parts::JAVA, parts::GRPC_CPP, parts::PYTHON, parts::NODE];
+            languages.into_iter().chain([parts::NGINX, parts::HAPROXY, parts::OPENSSL]).collect()
         }
         Purpose::Test => needed(Purpose::Demo)
             .into_iter()

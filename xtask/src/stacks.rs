@@ -21,11 +21,12 @@ struct Stack {
     build: fn(&Path, &Path, &Path) -> Result<Vec<PathBuf>>,
 }
 
-const STACKS: [Stack; 6] = [
+const STACKS: [Stack; 7] = [
     Stack { name: "go", what: "grpc-go", build: build_go },
     Stack { name: "java", what: "grpc-java on Netty", build: build_java },
     Stack { name: "cpp", what: "gRPC C++", build: build_cpp },
     Stack { name: "python", what: "grpcio", build: build_python },
+    Stack { name: "python-h2", what: "h2 over Python's ssl, and h2c by Upgrade", build: build_python },
     Stack { name: "node", what: "grpc-js", build: build_node },
     Stack { name: "rust", what: "tonic", build: build_rust },
 ];
@@ -45,8 +46,8 @@ pub(crate) fn ensure() -> Result<()> {
     Ok(())
 }
 
-/// Runs every peer as the client of every peer under the agent, some through a proxy, and some whose connections
-/// are older than the agent.
+/// Runs the peers as each other's clients under the agent: every pair, some through a proxy, some over TLS, and some
+/// whose connections are older than the agent.
 pub(crate) fn verify() -> Result<()> {
     ensure()?;
     build_host_crates()?;

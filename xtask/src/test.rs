@@ -28,7 +28,8 @@ enum Stage {
     E2e,
     /// The agent's check and the capture tests on Debian's 6.1 and 6.12 kernels, in QEMU.
     Kernels,
-    /// Six gRPC stacks, each as client and server of each, under the agent: needs root. Only by its name.
+    /// Six gRPC stacks, each as client and server of each, under the agent, and gRPC over TLS: needs root. Only by
+    /// its name.
     Stacks,
     /// Every fault of the playground has its effect on real processes, its nodes and its clean-up work: needs root.
     Playground,

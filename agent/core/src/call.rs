@@ -121,7 +121,8 @@ pub struct Messages {
     pub count: u32,
     /// Their bytes as sent (compressed, without the 5-byte prefixes).
     pub bytes: u64,
-    /// Nothing was missed: count and bytes are exact; else they are a lower bound.
+    /// Nothing was missed: count and bytes are exact; else they are a lower bound. Of a request whose server reset
+    /// the stream behind its answer, they are what the client had sent, in whole messages.
     pub exact: bool,
 }
 

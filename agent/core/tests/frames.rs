@@ -6,6 +6,7 @@ mod conversation;
 use bytes::Bytes;
 use conversation::{CONNECTION, closed, opened, segment};
 use expect_test::{Expect, expect};
+use faultline_core::call::Messages;
 use faultline_core::event::{Direction, Event, Role};
 use faultline_core::rpc::Decoder;
 use faultline_core::units::{ConnectionId, Timestamp};
@@ -84,11 +85,12 @@ fn play(steps: Vec<Step>) -> String {
         decoder.handle(Event::Segment(made), &mut out);
     }
     let mut said = String::new();
+    let more = |messages: Messages| if messages.exact { "" } else { " or more" };
     for event in &out {
         match event {
             Event::Call(call) => writeln!(
                 said,
-                "{} {} {:?} {:?} {:?}, {} ms, response after {:?}, {} ({} B) / {} ({} B)",
+                "{} {} {:?} {:?} {:?}, {} ms, response after {:?}, {} ({} B){} / {} ({} B){}",
                 call.stream.0,
                 call.method.label(),
                 call.ending,
@@ -98,8 +100,10 @@ fn play(steps: Vec<Step>) -> String {
                 call.first_response.map(|t| t.0 / 1_000_000),
                 call.request.count,
                 call.request.bytes,
+                more(call.request),
                 call.response.count,
-                call.response.bytes
+                call.response.bytes,
+                more(call.response)
             ),
             Event::InFlight(flight) => writeln!(
                 said,
@@ -169,12 +173,36 @@ fn endings() {
             Close,
         ],
         &expect![[r#"
-            1 a.B/C Reset { code: 7, by_client: false } Some(14) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
+            1 a.B/C Reset { code: 7, by_client: false } Some(14) Inferred, 1 ms, response after None, 0 (0 B) or more / 0 (0 B)
             3 a.B/C Reset { code: 8, by_client: true } Some(1) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
-            5 a.B/C TrailersOnly Some(12) Inferred, 1 ms, response after Some(1), 0 (0 B) / 0 (0 B)
-            7 a.B/C EndStream None Unknown, 1 ms, response after Some(1), 0 (0 B) / 1 (1 B)
-            9 a.B/C TrailersOnly Some(2) Wire, 1 ms, response after Some(1), 0 (0 B) / 0 (0 B)
-            13 a.B/C ConnectionClosed None Unknown, 1 ms, response after None, 0 (0 B) / 0 (0 B)
+            5 a.B/C TrailersOnly Some(12) Inferred, 1 ms, response after Some(1), 0 (0 B) or more / 0 (0 B)
+            7 a.B/C EndStream None Unknown, 1 ms, response after Some(1), 0 (0 B) or more / 1 (1 B)
+            9 a.B/C TrailersOnly Some(2) Wire, 1 ms, response after Some(1), 0 (0 B) or more / 0 (0 B)
+            13 a.B/C ConnectionClosed None Unknown, 1 ms, response after None, 0 (0 B) or more / 0 (0 B)
+        "#]],
+    );
+}
+
+#[test]
+fn a_reset_right_behind_the_answer_waits_for_the_clients_end() {
+    let asks =
+        |stream| Client([frame(1, 0x4, stream, &request()), frame(0, 0, stream, &message(4))].concat());
+    let answers = |stream| {
+        let trailers = frame(1, 0x5, stream, &text("grpc-status", "0"));
+        let reset = frame(3, 0, stream, &[0; 4]);
+        Server([frame(1, 0x4, stream, &head()), frame(0, 0, stream, &message(7)), trailers, reset].concat())
+    };
+    let ends = |stream| Client(frame(0, 0x1, stream, b""));
+    // Of the last one half a message was on its way.
+    let half = message(4);
+    let begins =
+        |stream| Client([frame(1, 0x4, stream, &request()), frame(0, 0, stream, &half[..7])].concat());
+    check(
+        vec![asks(1), answers(1), ends(1), asks(3), answers(3), begins(5), answers(5), Tick(1)],
+        &expect![[r#"
+            1 a.B/C Trailers Some(0) Wire, 1 ms, response after Some(1), 1 (4 B) / 1 (7 B)
+            3 a.B/C Trailers Some(0) Wire, 1 ms, response after Some(1), 1 (4 B) / 1 (7 B)
+            5 a.B/C Trailers Some(0) Wire, 1 ms, response after Some(1), 1 (2 B) or more / 1 (7 B)
         "#]],
     );
 }
@@ -205,7 +233,7 @@ fn a_cancellation_after_the_deadline_is_the_deadline() {
             1 a.B/C Reset { code: 8, by_client: true } Some(4) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
             3 a.B/C Reset { code: 8, by_client: true } Some(4) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
             5 a.B/C Reset { code: 8, by_client: true } None Unknown, 1 ms, response after None, 0 (0 B) / 0 (0 B)
-            7 a.B/C Reset { code: 8, by_client: false } Some(4) Inferred, 2 ms, response after None, 0 (0 B) / 0 (0 B)
+            7 a.B/C Reset { code: 8, by_client: false } Some(4) Inferred, 2 ms, response after None, 0 (0 B) or more / 0 (0 B)
             9 a.B/C Reset { code: 8, by_client: true } Some(1) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
         "#]],
     );

@@ -42,7 +42,9 @@ pub enum Outcome {
     /// Everything that was said is right and claimed to be exact.
     Exact,
     /// Nothing false was said, but this was left open.
-    Inexact(String),
+    Open(String),
+    /// Not seen, and perhaps it never left its client: this test cannot tell.
+    Undecided,
     /// Not seen.
     Unseen,
     /// This is false.
@@ -77,19 +79,31 @@ pub fn compare<'a>(expected: &'a [Expectation], calls: &[&'a Call], end: End<'_>
     let mut calls: Vec<&Call> = calls.to_vec();
     calls.sort_by_key(|call| (call.started, call.stream));
     let mut matched: Vec<Option<&Call>> = vec![None; expected.len()];
-    // The surest first: what is said in full before what is said in part, and expectations without leeway before
-    // those that would take what is another's. What is left goes to the call that it most likely is.
+    // The surest first: the sizes that were planned, then what is said in full before what is said in part, and
+    // expectations without leeway before those that would take what is another's. What is left goes to the call that
+    // it most likely is.
     let worst = |expectation: &Expectation, call: &Call| worst(&properties(expectation, call, end));
     let identity = |expectation: &Expectation, call: &Call| self::worst(&identity(expectation, call));
     let method = |expectation: &Expectation, call: &Call| method(expectation, call);
+    let sized = |said: Said, expectation: &Expectation, call: &Call| {
+        if has_sizes(expectation, call) { said } else { Said::False }
+    };
+    let sized_worst =
+        |expectation: &Expectation, call: &Call| sized(worst(expectation, call), expectation, call);
+    let sized_identity =
+        |expectation: &Expectation, call: &Call| sized(identity(expectation, call), expectation, call);
     let rounds: &[Round<'_>] = &[
+        (&sized_worst, Said::Right),
+        (&sized_worst, Said::Open),
+        (&sized_identity, Said::Open),
         (&worst, Said::Right),
         (&worst, Said::Open),
         (&identity, Said::Right),
         (&identity, Said::Open),
         (&method, Said::Open),
     ];
-    let rounds = if end.ordered { &rounds[3..] } else { rounds };
+    let in_order: &[Round<'_>] = &[(&identity, Said::Open), (&method, Said::Open)];
+    let rounds = if end.ordered { in_order } else { rounds };
     for (says, most) in rounds {
         for leeway in 0..=2 {
             calls.retain(|call| {
@@ -105,7 +119,11 @@ pub fn compare<'a>(expected: &'a [Expectation], calls: &[&'a Call], end: End<'_>
     let judged = expected.iter().zip(matched).map(|(expectation, call)| Judged {
         expectation,
         call,
-        outcome: call.map_or(Outcome::Unseen, |call| judge(expectation, call, end)),
+        outcome: match call {
+            Some(call) => judge(expectation, call, end),
+            None if expectation.doubtful => Outcome::Undecided,
+            None => Outcome::Unseen,
+        },
     });
     let (refused, strangers): (Vec<&Call>, Vec<&Call>) = calls.into_iter().partition(|call| is_refused(call));
     Verdict {
@@ -118,6 +136,12 @@ pub fn compare<'a>(expected: &'a [Expectation], calls: &[&'a Call], end: End<'_>
 fn is_refused(call: &Call) -> bool {
     let cut = matches!(call.ending, Ending::Reset { .. } | Ending::ConnectionClosed);
     cut && call.first_response.is_none() && call.status.source != StatusSource::Wire
+}
+
+/// Whether the call carried as many bytes each way as was planned, however sure the agent is of that.
+fn has_sizes(expectation: &Expectation, call: &Call) -> bool {
+    let same = |expected: Expected, seen: Messages| expected.most() == (seen.count, seen.bytes);
+    same(expectation.requests, call.request) && same(expectation.responses, call.response)
 }
 
 fn leeway(expectation: &Expectation) -> usize {
@@ -164,7 +188,7 @@ fn judge(expectation: &Expectation, call: &Call, end: End<'_>) -> Outcome {
     };
     match said {
         Said::Right => Outcome::Exact,
-        Said::Open => Outcome::Inexact(named()),
+        Said::Open => Outcome::Open(named()),
         Said::False => Outcome::Wrong(named()),
     }
 }

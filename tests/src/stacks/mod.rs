@@ -2,6 +2,7 @@
 //! what the agent may say of it.
 
 pub mod compare;
+pub mod pair;
 pub mod peers;
 pub mod proxy;
 pub mod scenario;

@@ -10,16 +10,25 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Every stack.
+/// Every gRPC stack.
 pub const STACKS: [&str; 6] = ["go", "java", "cpp", "python", "node", "rust"];
 
-/// Longest that a client may take for the scenario on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest that a server may take until it listens.
+const START: Duration = Duration::from_secs(60);
+
+/// Longest that a client may take for the scenario: seconds of its own, minutes on a machine that is busy with others.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// gRPC by hand over Python's ssl, or over HTTP/1.1 upgraded.
+pub const BY_HAND: &str = "python-h2";
+
+/// Ports that a server is started on before it is given up: another process may have taken the first.
+const TRIES: usize = 3;
 
 /// Whether a stack's client retries as its service configuration says. tonic knows no such thing.
 #[must_use]
 pub fn retries(stack: &str) -> bool {
-    stack != "rust"
+    !matches!(stack, "rust" | BY_HAND)
 }
 
 /// How a client reaches its server.
@@ -60,6 +69,7 @@ impl Network {
 /// The peers that were built.
 pub struct Peers {
     place: PathBuf,
+    keys: Option<PathBuf>,
 }
 
 impl Peers {
@@ -72,16 +82,36 @@ impl Peers {
         let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = || folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
         let place = folder("FAULTLINE_PEERS").or_else(|| cache().map(|cache| cache.join("faultline/stacks")));
-        let peers = Self { place: place.unwrap_or_default() };
-        for stack in STACKS {
+        let peers = Self { place: place.unwrap_or_default(), keys: None };
+        for stack in STACKS.into_iter().chain([BY_HAND]) {
             let program = peers.program(stack);
             assert!(program.is_file(), "{} is missing: cargo xtask test stacks builds it", program.display());
         }
         peers
     }
 
+    /// The same over TLS, with the key and the certificate in a folder; of those that can.
+    #[must_use]
+    pub fn over_tls(self, keys: &Path) -> Self {
+        Self { keys: Some(keys.to_owned()), ..self }
+    }
+
+    /// Whether they speak TLS.
+    #[must_use]
+    pub fn speak_tls(&self) -> bool {
+        self.keys.is_some()
+    }
+
     fn program(&self, stack: &str) -> PathBuf {
         self.place.join(stack).join("run")
+    }
+
+    fn command(&self, stack: &str) -> Command {
+        let mut command = Command::new(self.program(stack));
+        if let Some(keys) = &self.keys {
+            command.env("PEER_TLS", keys);
+        }
+        command
     }
 
     /// Starts a server and waits until it listens. `age`: it lets go of connections after so long.
@@ -95,21 +125,25 @@ impl Peers {
         age: Option<Duration>,
         folder: &Path,
     ) -> Result<Server, String> {
-        let port = free_port();
-        let mut command = Command::new(self.program(stack));
-        command.args(["server", "--port", &port.to_string(), "--listen", network.listen()]);
-        command.args(["--age", &age.unwrap_or_default().as_millis().to_string()]);
-        let peer = Peer::start(&format!("{stack}-server"), &mut command, folder);
-        if !peer.says("ready", Duration::from_secs(30)) {
-            return Err(format!("the {stack} server is not ready: {}", peer.log()));
+        let mut said = String::new();
+        for _ in 0..TRIES {
+            let port = free_port();
+            let mut command = self.command(stack);
+            command.args(["server", "--port", &port.to_string(), "--listen", network.listen()]);
+            command.args(["--age", &age.unwrap_or_default().as_millis().to_string()]);
+            let mut peer = Peer::start(&format!("{stack}-server"), &mut command, folder);
+            if peer.says("ready", START) {
+                return Ok(Server { peer, port, authority: format!("peer-{stack}:{port}") });
+            }
+            said = peer.log();
         }
-        Ok(Server { peer, port, authority: format!("peer-{stack}:{port}") })
+        Err(format!("the {stack} server is not ready: {said}"))
     }
 
     /// Starts a client of `target` with a scenario.
     #[must_use]
     pub fn call(&self, stack: &str, target: &str, authority: &str, scenario: &Path, folder: &Path) -> Client {
-        let mut command = Command::new(self.program(stack));
+        let mut command = self.command(stack);
         command.args(["client", "--target", target, "--authority", authority, "--scenario"]).arg(scenario);
         Client { peer: Peer::start(&format!("{stack}-client"), &mut command, folder) }
     }
@@ -155,7 +189,7 @@ impl Client {
     ///
     /// # Errors
     /// What it wrote instead.
-    pub fn until_it_waits(&self) -> Result<(), String> {
+    pub fn until_it_waits(&mut self) -> Result<(), String> {
         if self.peer.says("waiting", PATIENCE) {
             return Ok(());
         }
@@ -205,7 +239,8 @@ impl Peer {
     #[must_use]
     pub fn run(name: &str, command: &mut Command, folder: &Path) -> Self {
         let run = folder.file_name().unwrap_or_default().to_string_lossy();
-        let cgroup = root().join(format!("faultline-{run}-{name}"));
+        // With our own id, so that two runs of the tests do not share one.
+        let cgroup = root().join(format!("faultline-{}-{run}-{name}", std::process::id()));
         let _leftover = fs::remove_dir(&cgroup);
         fs::create_dir(&cgroup).unwrap();
         let id = CgroupId(fs::metadata(&cgroup).unwrap().ino());
@@ -216,6 +251,7 @@ impl Peer {
             .arg(&cgroup)
             .arg(command.get_program())
             .args(command.get_args())
+            .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
             .stdin(Stdio::piped())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
@@ -245,15 +281,18 @@ impl Peer {
     }
 
     /// Waits until it writes a word; `false` if it does not.
-    fn says(&self, word: &str, patience: Duration) -> bool {
+    fn says(&mut self, word: &str, patience: Duration) -> bool {
         let started = Instant::now();
-        while !self.log().contains(word) {
-            if started.elapsed() > patience {
+        loop {
+            let over = self.child.try_wait().unwrap().is_some() || started.elapsed() > patience;
+            if self.log().contains(word) {
+                return true;
+            }
+            if over {
                 return false;
             }
             sleep(Duration::from_millis(10));
         }
-        true
     }
 
     /// Waits for its end; the exit code, or `None` if it took too long or was killed.

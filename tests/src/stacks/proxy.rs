@@ -1,4 +1,4 @@
-//! A real nginx between a client and a server: its own two ends are under the agent too.
+//! A real nginx or haproxy between a client and a server: its own two ends are under the agent too.
 
 use super::peers::Peer;
 use crate::agent::free_port;
@@ -10,11 +10,11 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Debian installs it where only root's PATH looks.
-const PROGRAM: &str = "/usr/sbin/nginx";
+/// Longest that a proxy may take until it listens, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What it is told. Its listener is deferred (TCP_DEFER_ACCEPT): the handshake's end comes with the preface.
-const CONFIGURATION: &str = "
+/// Both listeners are deferred (TCP_DEFER_ACCEPT): the handshake's end comes with the preface.
+const NGINX: &str = "
 daemon off;
 master_process off;
 user root;
@@ -41,13 +41,61 @@ http {
 }
 ";
 
-/// A running nginx.
+/// Its buffers hold the scenario's largest header block.
+const HAPROXY: &str = "
+global
+  maxconn 8192
+  tune.bufsize 131072
+  tune.h2.max-concurrent-streams 2000
+defaults
+  mode http
+  timeout connect 20s
+  timeout client 60s
+  timeout server 60s
+frontend front
+  bind 127.0.0.1:@FRONT@ proto h2 defer-accept
+  default_backend back
+backend back
+  server peer 127.0.0.1:@BACK@ proto h2
+";
+
+/// Which proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// nginx: a connection of its own for each call.
+    Nginx,
+    /// haproxy: calls share connections, and it passes `:authority` on.
+    Haproxy,
+}
+
+impl Kind {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+        }
+    }
+
+    /// Starts it with a configuration. Debian installs both where only root's PATH looks.
+    fn command(self, folder: &Path, configuration: &Path) -> Command {
+        let mut command = Command::new(format!("/usr/sbin/{}", self.name()));
+        match self {
+            Self::Nginx => command.arg("-p").arg(folder).arg("-c").arg(configuration),
+            Self::Haproxy => command.arg("-db").arg("-f").arg(configuration),
+        };
+        command
+    }
+}
+
+/// A running proxy.
 pub struct Proxy {
     peer: Peer,
     /// Where it listens.
     pub port: u16,
-    /// What it calls the server behind it.
-    pub authority: String,
+    /// What it calls the server behind it, if not what its client does.
+    pub authority: Option<String>,
 }
 
 impl Proxy {
@@ -58,25 +106,27 @@ impl Proxy {
     ///
     /// # Panics
     /// When its configuration cannot be written.
-    pub fn start(back: u16, folder: &Path) -> Result<Self, String> {
+    pub fn start(kind: Kind, back: u16, folder: &Path) -> Result<Self, String> {
         let port = free_port();
-        let configuration = CONFIGURATION
+        let (template, authority) = match kind {
+            Kind::Nginx => (NGINX, Some(format!("127.0.0.1:{back}"))),
+            Kind::Haproxy => (HAPROXY, None),
+        };
+        let configuration = template
             .replace("@FOLDER@", &folder.to_string_lossy())
             .replace("@FRONT@", &port.to_string())
             .replace("@BACK@", &back.to_string());
-        let file = folder.join("nginx.conf");
+        let file = folder.join("proxy.conf");
         fs::write(&file, configuration).unwrap();
-        let mut command = Command::new(PROGRAM);
-        command.arg("-p").arg(folder).arg("-c").arg(&file);
-        let peer = Peer::run("proxy", &mut command, folder);
+        let peer = Peer::run("proxy", &mut kind.command(folder, &file), folder);
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if started.elapsed() > Duration::from_secs(20) {
-                return Err(format!("nginx does not listen: {}", peer.log()));
+            if started.elapsed() > PATIENCE {
+                return Err(format!("{} does not listen: {}", kind.name(), peer.log()));
             }
             sleep(Duration::from_millis(20));
         }
-        Ok(Self { peer, port, authority: format!("127.0.0.1:{back}") })
+        Ok(Self { peer, port, authority })
     }
 
     /// Its cgroup.

@@ -62,7 +62,7 @@ pub const STREAMS: Crowd = Crowd { waiting: 1_000, at_once: 400, mixed: 40 };
 /// As many connections as a listener takes in one go: nginx opens one for each call.
 pub const CONNECTIONS: Crowd = Crowd { waiting: 50, at_once: 50, mixed: 20 };
 
-/// Rounds of calls while connections age.
+/// Rounds of calls while connections age: with their pauses, some seconds.
 const AGEING_ROUNDS: usize = 60;
 
 /// Rounds of calls before and after the agent joins a running connection.
@@ -113,6 +113,12 @@ pub fn scenario(crowd: Crowd) -> Vec<Planned> {
     headers(&mut all);
     crowds(&mut all, crowd);
     all.calls
+}
+
+/// The calls of which both ends can be sure to the byte.
+#[must_use]
+pub fn exact(crowd: Crowd) -> Vec<Planned> {
+    scenario(crowd).into_iter().filter(|planned| planned.certainty == Certainty::Exact).collect()
 }
 
 fn kinds_and_sizes(all: &mut Scenario) {
@@ -213,9 +219,9 @@ pub fn ageing() -> Vec<Planned> {
     let mut all = Scenario { calls: Vec::new(), group: 0 };
     for round in 0..AGEING_ROUNDS {
         let size = |more: usize| (100 + round * 4 + more).to_string();
-        all.call(Exact, "Unary", &size(0), "10", "delay=20");
-        all.beside(Exact, "Bidi", &format!("2x{}", size(1)), "2x11", "delay=20");
-        all.beside(Exact, "ServerStream", &size(2), "3x12", "gap=10");
+        all.call(Exact, "Unary", &size(0), "10", "delay=60");
+        all.beside(Exact, "Bidi", &format!("2x{}", size(1)), "2x11", "delay=60");
+        all.beside(Exact, "ServerStream", &size(2), "3x12", "gap=30");
     }
     all.calls
 }

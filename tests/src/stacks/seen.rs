@@ -1,7 +1,7 @@
 //! What the agent saw, read from its recording, by the cgroup whose connections it was.
 
 use faultline_core::call::{Call, View};
-use faultline_core::event::{Event, Opened};
+use faultline_core::event::{Event, Opened, Protocol};
 use faultline_core::recording::{Item, Reader};
 use faultline_core::units::{CgroupId, ConnectionId};
 use std::collections::{BTreeMap, HashMap};
@@ -16,6 +16,8 @@ pub struct Seen {
     pub opened: Vec<Opened>,
     /// The calls on them.
     pub calls: Vec<Call>,
+    /// What each connection was last taken for, where that is known.
+    pub protocols: BTreeMap<ConnectionId, Protocol>,
     /// What was lost of them, by reason.
     pub lost: BTreeMap<&'static str, u64>,
 }
@@ -71,6 +73,10 @@ pub fn read(recording: &Path) -> HashMap<CgroupId, Seen> {
             Item::Event(Event::Call(call)) => {
                 let cgroup = cgroups.get(&call.connection).copied().unwrap_or_default();
                 all.entry(cgroup).or_default().calls.push(*call);
+            }
+            Item::Event(Event::Sampled(sample)) if sample.protocol != Protocol::Unknown => {
+                let cgroup = cgroups.get(&sample.connection).copied().unwrap_or_default();
+                all.entry(cgroup).or_default().protocols.insert(sample.connection, sample.protocol);
             }
             Item::Event(Event::Lost(loss)) => {
                 let whose = loss.connection.and_then(|connection| cgroups.get(&connection)).copied();

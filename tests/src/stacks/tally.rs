@@ -23,22 +23,24 @@ const OPEN_ONE_IN: usize = 10;
 pub struct Tally {
     /// Calls that were made (each attempt is one).
     pub sent: usize,
-    /// Everything that was said of them is right, at every end.
+    /// Everything was said of them at every end, and all of it is right.
     pub exact: usize,
-    /// Something false was said of them, or nobody made them.
-    pub wrong: usize,
+    /// Nothing false was said, but something was left open.
+    pub open: usize,
+    /// Not seen, and perhaps they never left their client.
+    pub undecided: usize,
     /// They were not seen at some end.
     pub unseen: usize,
-    /// Nothing false was said, but something was left open.
-    pub inexact: usize,
+    /// Something false was said of them, or nobody made them.
+    pub wrong: usize,
     /// Their connection broke at the hands of the peers.
     pub broken: usize,
     /// Attempts that a connection's end refused, which its client's stack made again without a word.
     pub refused: usize,
     /// What to print below the line.
-    pub findings: Vec<String>,
+    findings: Vec<String>,
     /// What the pair fails for.
-    pub failures: Vec<String>,
+    failures: Vec<String>,
 }
 
 /// One end's verdict.
@@ -56,84 +58,70 @@ impl Tally {
     #[must_use]
     pub fn of(views: &[View<'_>], partly: bool) -> Self {
         let mut tally = Self::default();
-        let mut worst: BTreeMap<(u32, u32), Outcome> = BTreeMap::new();
+        let mut calls: BTreeMap<(u32, u32), (&Outcome, bool)> = BTreeMap::new();
         for view in views {
-            for judged in &view.verdict.judged {
-                let outcome = match &judged.outcome {
-                    // Its client may have found no connection to put it on.
-                    Outcome::Unseen if judged.expectation.broken => Outcome::Inexact(String::new()),
-                    outcome => outcome.clone(),
-                };
-                let worst = worst.entry(key(judged.expectation)).or_insert(Outcome::Exact);
-                *worst = worst.clone().max(outcome);
+            for Judged { expectation, outcome, .. } in &view.verdict.judged {
+                let call = calls.entry(key(expectation)).or_insert((outcome, expectation.broken));
+                call.0 = call.0.max(outcome);
             }
             tally.refused += view.verdict.refused;
             tally.wrong += view.verdict.strangers.len();
             tally.note(view, partly);
         }
-        tally.sent = worst.len();
-        let broken =
-            |view: &View<'_>| view.verdict.judged.iter().filter(|one| one.expectation.broken).count();
-        tally.broken = views.first().map_or(0, broken);
-        if tally.broken * BROKEN_ONE_IN > tally.sent {
-            tally.failures.push(format!("the peers broke {} calls", tally.broken));
-        }
-        for outcome in worst.values() {
+        tally.sent = calls.len();
+        for (outcome, broken) in calls.into_values() {
+            tally.broken += usize::from(broken);
             match outcome {
                 Outcome::Exact => tally.exact += 1,
-                Outcome::Inexact(_) => tally.inexact += 1,
+                Outcome::Open(_) => tally.open += 1,
+                Outcome::Undecided => tally.undecided += 1,
                 Outcome::Unseen => tally.unseen += 1,
                 Outcome::Wrong(_) => tally.wrong += 1,
             }
         }
+        if tally.broken * BROKEN_ONE_IN > tally.sent {
+            tally.failures.push(format!("the peers broke {} calls", tally.broken));
+        }
         tally
     }
 
+    /// What one view shows, and what the pair fails for because of it.
     fn note(&mut self, view: &View<'_>, partly: bool) {
-        let name = view.name;
-        if !view.lost.is_empty() {
-            self.findings.push(format!("{name} lost: {:?}", view.lost));
-        }
-        for stranger in view.verdict.strangers.iter().take(SHOWN) {
-            self.findings.push(format!("{name}, a call that nobody made: {stranger}"));
-        }
-        let (mut wrong, mut open, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
-        for judged in &view.verdict.judged {
-            match &judged.outcome {
-                Outcome::Exact => {}
+        let (mut wrong, mut open, mut unseen) = (view.verdict.strangers.clone(), Vec::new(), Vec::new());
+        for Judged { expectation, outcome, .. } in &view.verdict.judged {
+            match outcome {
                 Outcome::Wrong(what) => wrong.push(what.clone()),
                 // A call that its client gave up may end with the connection: nobody said how.
-                Outcome::Inexact(_) if partly || !judged.expectation.certain => {}
-                Outcome::Inexact(what) => open.push(what.clone()),
-                Outcome::Unseen if judged.expectation.broken => {}
-                Outcome::Unseen => unseen.push(format!("{:?}", judged.expectation)),
+                Outcome::Open(what) if !partly && expectation.certain => open.push(what.clone()),
+                Outcome::Unseen => unseen.push(format!("{expectation:?}")),
+                Outcome::Exact | Outcome::Open(_) | Outcome::Undecided => {}
             }
         }
-        let strangers = view.verdict.strangers.len();
+        if !view.lost.is_empty() {
+            self.findings.push(format!("{} lost: {:?}", view.name, view.lost));
+        }
         // What was counted as lost may be left open or missing; what is said must be right all the same.
         let (counted, calls) = (!view.lost.is_empty(), view.verdict.judged.len());
-        let kinds = [
-            ("wrong", &wrong, wrong.len() + strangers > 0),
+        let missed = if counted { unseen.len() * ONE_IN > calls.max(ONE_IN) } else { !unseen.is_empty() };
+        for (kind, found, fails) in [
+            ("wrong", &wrong, !wrong.is_empty()),
             ("left open", &open, !counted && open.len() * OPEN_ONE_IN > calls),
-            (
-                "unseen",
-                &unseen,
-                !unseen.is_empty() && (!counted || unseen.len() * ONE_IN > calls.max(ONE_IN)),
-            ),
-        ];
-        for (kind, found, fails) in kinds {
-            self.findings.extend(found.iter().take(SHOWN).map(|what| format!("{name}, {kind}: {what}")));
+            ("unseen", &unseen, missed),
+        ] {
+            let shown = found.iter().take(SHOWN).map(|what| format!("{}, {kind}: {what}", view.name));
+            self.findings.extend(shown);
             if fails {
-                self.failures.push(format!("{name}: {} calls {kind}", found.len().max(strangers)));
+                self.failures.push(format!("{}: {} calls {kind}", view.name, found.len()));
             }
         }
     }
 
     /// Prints a pair's line and what is below it; gives what it fails for.
+    #[must_use]
     pub fn report(self, pair: &str, more: &str) -> Vec<String> {
         println!(
-            "{pair:<24} {:>6} calls sent, {:>6} exact, {} wrong, {} unseen, {} left open{more}",
-            self.sent, self.exact, self.wrong, self.unseen, self.inexact,
+            "{pair:<24} {:>6} calls sent, {:>6} exact, {} wrong, {} unseen, {} left open, {} undecided{more}",
+            self.sent, self.exact, self.wrong, self.unseen, self.open, self.undecided,
         );
         if self.broken > 0 {
             println!("    {} calls on a connection that the peers broke", self.broken);

@@ -32,6 +32,16 @@ pub enum Expected {
 }
 
 impl Expected {
+    /// The most messages and bytes.
+    #[must_use]
+    pub fn most(self) -> (u32, u64) {
+        match self {
+            Self::Exact(messages, size) | Self::Count(messages, size) | Self::AtMost(messages, size) => {
+                (messages, size)
+            }
+        }
+    }
+
     /// Whether so many messages and bytes fit.
     #[must_use]
     pub fn admits(self, count: u32, bytes: u64) -> bool {
@@ -75,6 +85,9 @@ pub struct Expectation {
     pub certain: bool,
     /// Its connection broke: the ends contradict each other.
     pub broken: bool,
+    /// Perhaps it never left its client: that gave up, and the server does not know of it (a busy machine lets a
+    /// deadline pass before the first byte), or it found no connection to put it on.
+    pub doubtful: bool,
     /// The least that it can take, in milliseconds: what its server or client waits on purpose.
     pub least_ms: f64,
     /// How long the client says it took, in milliseconds.
@@ -142,6 +155,7 @@ fn refused(planned: &Planned, attempt: u32, client: &Ledger, server: &Ledger) ->
         uncompressed: bytes,
         certain: true,
         broken: false,
+        doubtful: false,
         least_ms: 0.0,
         client_ms: ours.ms,
     })
@@ -186,6 +200,7 @@ fn expectation(
         uncompressed: planned.requests.1,
         certain,
         broken,
+        doubtful: broken || (gives_up && theirs.is_none()),
         least_ms: if exact { least_ms(planned) } else { 0.0 },
         client_ms: ours.ms,
     })

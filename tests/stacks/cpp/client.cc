@@ -149,7 +149,9 @@ void call(const std::string& target, const std::string& authority, const std::ve
   options.SetInt(GRPC_ARG_ENABLE_RETRIES, 1);
   options.SetString(GRPC_ARG_SERVICE_CONFIG, RETRIES);
   options.SetString(GRPC_ARG_DEFAULT_AUTHORITY, authority);
-  const auto channel = grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), options);
+  const auto credentials = with_tls() ? grpc::SslCredentials({tls_file("certificate.pem"), "", ""})
+                                      : grpc::InsecureChannelCredentials();
+  const auto channel = grpc::CreateCustomChannel(target, credentials, options);
   for (size_t i = 0; i < plans.size();) {
     const std::string group = plans[i].text("group");
     if (plans[i].number("await") == 1) {

@@ -1,5 +1,3 @@
-#include <fstream>
-
 #include "peer.h"
 
 int main(int count, char** words) {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <map>
 #include <mutex>
 #include <sstream>
@@ -131,6 +132,16 @@ struct Truth {
     ledger.write(line.str());
   }
 };
+
+// With PEER_TLS both ends speak TLS, with the key and the self-signed certificate in that folder.
+inline bool with_tls() { return std::getenv("PEER_TLS") != nullptr; }
+
+inline std::string tls_file(const std::string& name) {
+  std::ifstream file(std::string(std::getenv("PEER_TLS")) + "/" + name);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
 
 // Lets go of connections after some milliseconds, if those are not zero.
 void serve(const std::string& address, int age, Ledger& ledger);

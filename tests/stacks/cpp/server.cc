@@ -185,7 +185,13 @@ class Peer final : public grpc::Service {
 void serve(const std::string& address, int age, Ledger& ledger) {
   Peer peer(ledger);
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials());
+  auto credentials = grpc::InsecureServerCredentials();
+  if (with_tls()) {
+    grpc::SslServerCredentialsOptions options;
+    options.pem_key_cert_pairs.push_back({tls_file("key.pem"), tls_file("certificate.pem")});
+    credentials = grpc::SslServerCredentials(options);
+  }
+  builder.AddListeningPort(address, credentials);
   builder.SetMaxReceiveMessageSize(MAX_MESSAGE);
   builder.SetMaxSendMessageSize(MAX_MESSAGE);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, MAX_METADATA);

@@ -21,10 +21,7 @@ pub(super) struct Stream {
     http_status: Option<u32>,
     pub(super) sent: Counter,
     pub(super) received: Counter,
-    /// The client is done.
-    pub(super) request_ended: bool,
-    /// The server reset it before the client was done.
-    request_cut: bool,
+    request_end: RequestEnd,
     /// The response is over, and the stream waits for what belongs before it.
     end: Option<End>,
     /// When its last frame passed.
@@ -41,6 +38,20 @@ struct Request {
     deadline: Option<Nanos>,
     previous_attempts: Option<u32>,
     encoding: Option<Arc<str>>,
+}
+
+/// How the client's side of a stream came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RequestEnd {
+    /// It has not.
+    Open,
+    /// The client is done.
+    Done,
+    /// The server, whose answer is complete, has reset the stream: no more is wanted. What the client had sent by
+    /// then, its own end perhaps, is still on its way.
+    Dismissed,
+    /// The server reset the stream instead of an answer: of what was to come nothing is known.
+    Cut,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +71,7 @@ impl Stream {
             http_status: None,
             sent: Counter::default(),
             received: Counter::default(),
-            request_ended: false,
-            request_cut: false,
+            request_end: RequestEnd::Open,
             end: None,
             last: at,
             doubtful: false,
@@ -137,10 +147,23 @@ impl Stream {
 
     /// RST_STREAM.
     pub(super) fn reset(&mut self, at: Timestamp, code: u32, by_client: bool) {
-        // After its response's end a server may reset the stream to say that no more of the request is wanted.
-        self.request_cut = !by_client && !self.request_ended;
-        self.request_ended = true;
+        self.request_end = match self.request_end {
+            RequestEnd::Open if by_client => RequestEnd::Done,
+            RequestEnd::Open if self.end.is_some() => RequestEnd::Dismissed,
+            RequestEnd::Open => RequestEnd::Cut,
+            end => end,
+        };
         self.end(at, Ending::Reset { code, by_client }, status::by_reset(code, by_client, self.expired(at)));
+    }
+
+    /// The client is done.
+    pub(super) fn end_of_request(&mut self) {
+        self.request_end = RequestEnd::Done;
+    }
+
+    /// Nothing more of the request is waited for.
+    pub(super) fn request_is_over(&self) -> bool {
+        matches!(self.request_end, RequestEnd::Done | RequestEnd::Cut)
     }
 
     /// Whether its deadline has passed; `None` so near to it that nobody can tell. A client counts from before its
@@ -209,9 +232,13 @@ impl Stream {
         if !self.grpc.unwrap_or(guess && !implausible) {
             return None;
         }
-        // What a client sends after the server is done is not waited for.
+        // What a client sends after the server is done is not waited for, and not of the call if the server said so.
         let mut sent = self.sent.messages();
-        sent.exact &= self.request_ended && !self.request_cut;
+        sent.exact &= match self.request_end {
+            RequestEnd::Done => true,
+            RequestEnd::Dismissed => self.sent.complete(),
+            RequestEnd::Open | RequestEnd::Cut => false,
+        };
         Some(Box::new(Call {
             connection,
             stream: StreamId(stream),

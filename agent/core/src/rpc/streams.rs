@@ -26,8 +26,8 @@ const DOUBT_AFTER: Nanos = Nanos::from_secs(30);
 const LINGER: Nanos = Nanos::from_millis(1500);
 
 /// How long a response that is over waits for the client to say that it is done, when no bytes are missing. Node's
-/// grpc-js says so in a frame of its own, which a quick server does not wait for; a client whose server gave up
-/// early says so a round trip later. Shorter than a step's grace, so that the call still counts into its step.
+/// grpc-js says so in a frame of its own, which a quick server does not wait for and then resets the stream; a client
+/// whose server gave up early says so a round trip later. Shorter than a step's grace, so that the call still counts into its step.
 const AFTERTHOUGHT: Nanos = Nanos::from_millis(250);
 
 /// The streams of one connection's end.
@@ -130,7 +130,9 @@ impl Streams {
         let pseudonym = self.naming.pseudonym(&head.fields);
         if let Some(stream) = self.open.get_mut(&id) {
             stream.last = head.at;
-            stream.request_ended |= head.end_stream;
+            if head.end_stream {
+                stream.end_of_request();
+            }
             if !stream.has_request() {
                 self.without_request = self.without_request.saturating_sub(1);
                 stream.request(head.began, head.fields, pseudonym, head.readable);
@@ -141,7 +143,9 @@ impl Streams {
             self.highest = id;
             let mut stream = Stream::new(head.at);
             stream.request(head.began, head.fields, pseudonym, head.readable);
-            stream.request_ended = head.end_stream;
+            if head.end_stream {
+                stream.end_of_request();
+            }
             match stream.known_kind() {
                 Some(true) => self.saw_grpc = true,
                 Some(false) => {
@@ -189,7 +193,7 @@ impl Streams {
         let missed = counter.take(input) && !counter.implausible();
         *sum += u64::from(counter.messages().count - before);
         if end_stream && of_client {
-            stream.request_ended = true;
+            stream.end_of_request();
             self.finish_if_over(id, shared, out);
         } else if end_stream {
             let ended = stream.ended_at().is_some();
@@ -293,7 +297,7 @@ impl Streams {
             self.linger(id);
         }
         let Some(stream) = self.open.get(&id) else { return };
-        if stream.has_request() && stream.request_ended {
+        if stream.has_request() && stream.request_is_over() {
             self.finish(id, shared, out);
         }
     }
@@ -308,7 +312,7 @@ impl Streams {
     /// Its response had ended before, and now its request has too.
     fn finish_if_over(&mut self, id: u32, shared: &mut Shared, out: &mut Vec<Event>) {
         let over =
-            |stream: &Stream| stream.ended_at().is_some() && stream.has_request() && stream.request_ended;
+            |stream: &Stream| stream.ended_at().is_some() && stream.has_request() && stream.request_is_over();
         if self.open.get(&id).is_some_and(over) {
             self.finish(id, shared, out);
         }
