@@ -85,7 +85,7 @@ final class Peer {
       return status;
     }
     CallOptions options = CallOptions.DEFAULT.withDeadline(deadline);
-    SentCall made = new SentCall(link.channel.newCall(Bytes.method(call.path, call.kind), options));
+    SentCall made = new SentCall(link.channel, call, options);
     Status status = made.run(call, messages, attempt);
     if (breaker != null) {
       breaker.ended(status.getCode());

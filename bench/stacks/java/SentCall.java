@@ -1,5 +1,7 @@
 package playground;
 
+import io.grpc.CallOptions;
+import io.grpc.Channel;
 import io.grpc.ClientCall;
 import io.grpc.Metadata;
 import io.grpc.Status;
@@ -8,7 +10,7 @@ import java.util.concurrent.TimeUnit;
 /** One attempt of a call to a peer: messages go out on the caller's thread, answers are counted on Netty's. */
 final class SentCall extends ClientCall.Listener<byte[]> {
   /** A call that was never on a wire. */
-  static final SentCall NEVER = new SentCall(null);
+  static final SentCall NEVER = new SentCall();
 
   private static final Metadata.Key<String> PREVIOUS_ATTEMPTS =
       Metadata.Key.of("grpc-previous-rpc-attempts", Metadata.ASCII_STRING_MARSHALLER);
@@ -23,8 +25,13 @@ final class SentCall extends ClientCall.Listener<byte[]> {
   private long endedNanos;
   private Status status;
 
-  SentCall(ClientCall<byte[], byte[]> call) {
-    this.call = call;
+  private SentCall() {
+    call = null;
+  }
+
+  /** Its time begins here: the first call of a channel has much to prepare. */
+  SentCall(Channel channel, Spec.Call spec, CallOptions options) {
+    call = channel.newCall(Bytes.method(spec.path, spec.kind), options);
   }
 
   /** Makes the call and waits for its end. */
