@@ -1,5 +1,6 @@
 //! The windows of the recent past, by service and by edge: what baselines, scores and rankings read. What was
-//! seen while a service was masked is no part of that: it may be half of what happened.
+//! seen while a service was masked is no part of that: it may be half of what happened. Nor is what an incident
+//! left behind: it is not what is usual.
 //!
 //! Filled by [`crate::pipeline`] live, by an evaluation from a data set's files; nobody behind it can tell.
 
@@ -21,6 +22,8 @@ pub struct History {
     edges: BTreeMap<(ServiceId, ServiceId), VecDeque<(Step, EdgeWindow)>>,
     /// The steps in which a service was masked, as long as its windows are kept.
     masked: BTreeMap<ServiceId, BTreeSet<Step>>,
+    /// The steps that are set aside for all services.
+    aside: BTreeSet<Step>,
 }
 
 impl History {
@@ -33,6 +36,7 @@ impl History {
             services: BTreeMap::new(),
             edges: BTreeMap::new(),
             masked: BTreeMap::new(),
+            aside: BTreeSet::new(),
         }
     }
 
@@ -52,6 +56,14 @@ impl History {
         steps.insert(step);
         if steps.len() > self.keep {
             steps.pop_first();
+        }
+    }
+
+    /// Hides everybody's windows of these steps, as [`History::mask`] does one service's.
+    pub fn set_aside(&mut self, steps: Range<Step>) {
+        self.aside.extend((steps.start.0..steps.end.0).map(Step));
+        while self.aside.len() > self.keep {
+            self.aside.pop_first();
         }
     }
 
@@ -116,12 +128,12 @@ impl History {
         within(self.edges.get(&(caller, callee)), step..Step(step.0 + 1)).next().map(|(_, window)| window)
     }
 
-    /// A service's windows in `steps`, oldest first, without the masked ones.
+    /// A service's windows in `steps`, oldest first, without those that are masked or set aside.
     pub fn windows(&self, service: ServiceId, steps: Range<Step>) -> impl Iterator<Item = (Step, &Window)> {
-        within(self.services.get(&service), steps).filter(move |(step, _)| !self.is_masked(service, *step))
+        within(self.services.get(&service), steps).filter(move |(step, _)| self.is_usual(service, *step))
     }
 
-    /// An edge's windows in `steps`, oldest first, without those in which an end of it was masked.
+    /// An edge's windows in `steps`, oldest first, without those that are set aside or in which an end was masked.
     pub fn edge_windows(
         &self,
         caller: ServiceId,
@@ -129,11 +141,17 @@ impl History {
         steps: Range<Step>,
     ) -> impl Iterator<Item = (Step, &EdgeWindow)> {
         within(self.edges.get(&(caller, callee)), steps)
-            .filter(move |(step, _)| !self.is_masked(caller, *step) && !self.is_masked(callee, *step))
+            .filter(move |(step, _)| self.is_usual(caller, *step) && self.is_usual(callee, *step))
     }
 
-    fn is_masked(&self, service: ServiceId, step: Step) -> bool {
+    /// Whether the service was masked in the step.
+    #[must_use]
+    pub fn is_masked(&self, service: ServiceId, step: Step) -> bool {
         self.masked.get(&service).is_some_and(|steps| steps.contains(&step))
+    }
+
+    fn is_usual(&self, service: ServiceId, step: Step) -> bool {
+        !self.aside.contains(&step) && !self.is_masked(service, step)
     }
 
     /// The measured values of one signal of a service in `steps`, oldest first.

@@ -8,7 +8,7 @@
 //!            a sign lasted as long as its kind must
 //!   Normal ──────────────────────────────────────────► open (baseline frozen)
 //!     ▲                                                  │
-//!     └────────────── `close_after` quiet steps ─────────┘   then the baseline starts anew behind it
+//!     └────────────── `close_after` quiet steps ─────────┘   its steps are set aside from the baseline
 //! ```
 
 mod signs;
@@ -20,7 +20,7 @@ use crate::history::History;
 use crate::rank::Blame;
 use crate::units::{ServiceId, Step};
 use signs::{Kind, Sign};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 /// When to open and close an incident, in steps.
@@ -35,13 +35,12 @@ pub struct Settings {
     pub recent: u64,
     /// While an incident is open the steps to explain grow up to this.
     pub recent_open: u64,
-    /// A sign for so many steps in a row opens an incident. A fault begins in the middle of a step, so with
+    /// A sign for so many steps in a row opens an incident; failing calls may pause in between, as those of a
+    /// process that crashes again and again do. A fault begins in the middle of a step, so with
     /// three the median of the recent ones is a step that lies within it, and the first ranking is sound.
     pub open_after: u64,
     /// So many quiet steps in a row close it.
     pub close_after: u64,
-    /// After an incident the old baseline serves until so many steps behind it can.
-    pub renew_after: u64,
     /// The baseline stays frozen at most so long: what lasts longer is the new normal.
     pub freeze: u64,
 }
@@ -55,7 +54,6 @@ impl Default for Settings {
             recent_open: 12,
             open_after: 3,
             close_after: 6,
-            renew_after: 24,
             freeze: 120,
         }
     }
@@ -65,7 +63,7 @@ impl Settings {
     /// How many steps of history a detector may look back.
     #[must_use]
     pub fn history_steps(&self) -> u64 {
-        self.reference + self.lag + self.freeze + self.close_after + self.renew_after
+        self.reference + self.lag + self.freeze + self.close_after
     }
 }
 
@@ -101,7 +99,11 @@ pub enum Verdict {
     /// The open incident goes on.
     Ongoing,
     /// The open incident ends with this step.
-    Closed,
+    Closed {
+        /// The steps in which it showed: no baseline ([`History::set_aside`]). None where it lasted so long that it
+        /// became what is usual.
+        sick: Range<Step>,
+    },
 }
 
 /// Watches the steps go by.
@@ -109,50 +111,45 @@ pub enum Verdict {
 pub struct Detector {
     settings: Settings,
     state: State,
-    /// For how many steps in a row each sign has shown; bounded by services and kinds.
-    lasting: BTreeMap<(ServiceId, Kind), u64>,
+    /// In which of the last steps each sign has shown, the newest in the lowest bit; bounded by services and kinds.
+    shown: BTreeMap<(ServiceId, Kind), u32>,
+    /// The steps of past incidents, oldest first, as far as a baseline may reach.
+    sick: VecDeque<Range<Step>>,
 }
 
 /// Where a detector is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// No incident; after one, its end.
-    Normal { closed: Option<Ended> },
+    /// No incident.
+    Normal,
     /// An incident is open since `opened`; for `quiet` steps nothing has shown.
     Open { opened: Step, quiet: u64 },
-}
-
-/// An incident that is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Ended {
-    opened: Step,
-    closed: Step,
 }
 
 impl Detector {
     /// A detector that has seen nothing.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, state: State::Normal { closed: None }, lasting: BTreeMap::new() }
+        Self { settings, state: State::Normal, shown: BTreeMap::new(), sick: VecDeque::new() }
     }
 
     /// Which steps are the baseline and which are to be explained at the end of `step`: what to ask
-    /// [`crate::rank::rank`] before [`Detector::step`]. The baseline is frozen while an incident is open,
-    /// and never holds the steps of one.
+    /// [`crate::rank::rank`] before [`Detector::step`]. The baseline is frozen while an incident is open; it
+    /// reaches back further by the steps of past ones, which are set aside.
     #[must_use]
     pub fn reference_and_recent(&self, step: Step) -> (Range<Step>, Range<Step>) {
-        let (reference, recent) = match self.state {
-            State::Open { opened, .. } => reference_and_recent(step, &self.settings, Some(opened)),
-            State::Normal { closed: Some(ended) } => {
-                let (reference, recent) = reference_and_recent(step, &self.settings, None);
-                if step.0 < ended.closed.0 + self.settings.renew_after {
-                    (reference_and_recent(ended.opened, &self.settings, None).0, recent)
-                } else {
-                    (reference.start.max(Step(ended.closed.0 + 1))..reference.end, recent)
-                }
-            }
-            State::Normal { closed: None } => reference_and_recent(step, &self.settings, None),
+        let opened = match self.state {
+            State::Open { opened, .. } => Some(opened),
+            State::Normal => None,
         };
+        let (mut reference, recent) = reference_and_recent(step, &self.settings, opened);
+        for sick in self.sick.iter().rev().filter(|sick| sick.start < reference.end) {
+            if sick.end <= reference.start {
+                break;
+            }
+            let missing = sick.end.0.min(reference.end.0) - sick.start.0;
+            reference.start = Step(reference.start.0.saturating_sub(missing));
+        }
         (reference, recent)
     }
 
@@ -165,14 +162,14 @@ impl Detector {
     /// Judges one step.
     pub fn step(&mut self, seen: &Observation<'_>) -> Verdict {
         if seen.warming {
-            self.lasting.clear();
+            self.shown.clear();
             return Verdict::Normal;
         }
         let reference = self.reference_and_recent(seen.step).0;
         let signs = signs::of_step(seen, &reference);
         self.count(&signs);
         match self.state {
-            State::Normal { .. } => self.try_open(seen.step, signs),
+            State::Normal => self.try_open(seen.step, signs),
             State::Open { opened, .. } if !signs.is_empty() => {
                 self.state = State::Open { opened, quiet: 0 };
                 Verdict::Ongoing
@@ -182,28 +179,42 @@ impl Detector {
                 Verdict::Ongoing
             }
             State::Open { opened, .. } => {
-                self.state = State::Normal { closed: Some(Ended { opened, closed: seen.step }) };
-                self.lasting.clear();
-                Verdict::Closed
+                self.state = State::Normal;
+                self.shown.clear();
+                Verdict::Closed { sick: self.close(opened, seen.step) }
             }
         }
     }
 
+    /// The steps in which an incident showed, remembered as no baseline.
+    fn close(&mut self, opened: Step, closed: Step) -> Range<Step> {
+        // What opened it may have begun so long before.
+        let first = Step((opened.0 + 2).saturating_sub(2 * self.settings.open_after));
+        let end = Step((closed.0 + 1).saturating_sub(self.settings.close_after));
+        if closed.0 - opened.0 > self.settings.freeze {
+            return end..end;
+        }
+        let reach = closed.0.saturating_sub(self.settings.history_steps());
+        self.sick.retain(|sick| sick.end.0 > reach);
+        self.sick.push_back(first..end);
+        first..end
+    }
+
     fn count(&mut self, signs: &[Sign]) {
-        let lasting = std::mem::take(&mut self.lasting);
-        self.lasting = signs
-            .iter()
-            .map(|sign| {
-                let key = (sign.service, sign.kind);
-                (key, lasting.get(&key).map_or(1, |steps| steps + 1))
-            })
-            .collect();
+        let shown = std::mem::take(&mut self.shown);
+        // What does not show now is remembered for as long as it can count.
+        self.shown =
+            shown.into_iter().map(|(key, steps)| (key, steps << 1)).filter(|(_, steps)| *steps > 0).collect();
+        for sign in signs {
+            *self.shown.entry((sign.service, sign.kind)).or_default() |= 1;
+        }
     }
 
     fn try_open(&mut self, step: Step, signs: Vec<Sign>) -> Verdict {
         let lasted = |sign: &Sign| {
-            let steps = self.lasting.get(&(sign.service, sign.kind)).copied().unwrap_or(0);
-            steps >= sign.kind.must_last(self.settings.open_after)
+            let shown = self.shown.get(&(sign.service, sign.kind)).copied().unwrap_or(0);
+            let (steps, of) = sign.kind.must_show(self.settings.open_after);
+            u64::from((shown & mask(of)).count_ones()) >= steps
         };
         match signs.into_iter().find(lasted) {
             Some(sign) => {
@@ -213,6 +224,11 @@ impl Detector {
             None => Verdict::Normal,
         }
     }
+}
+
+/// The lowest bits, so many.
+fn mask(bits: u64) -> u32 {
+    u32::MAX >> (32 - bits.clamp(1, 32))
 }
 
 /// The baseline and the steps to explain at the end of `step`, both half open; `opened` is the step at

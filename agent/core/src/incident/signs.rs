@@ -22,7 +22,7 @@ const BUSIER: f64 = 1.4;
 const ERROR_COUNT: f64 = 3.0;
 /// The failed share must exceed the usual one by this.
 const ERROR_RATIO: f64 = 0.03;
-/// The failed calls must exceed the expected ones by so many Poisson deviations: three steps in a row, which open an
+/// The failed calls must exceed the expected ones by so many Poisson deviations: three steps, which open an
 /// incident, are then five together (5 / sqrt 3), and a service with few calls may show it.
 const ERROR_Z: f64 = 2.9;
 /// A call that waits for so long, and five times longer than the worst of the baseline, is stuck.
@@ -61,12 +61,15 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// For how many steps in a row the sign must show, where an ordinary one must for `open_after`.
-    pub(super) fn must_last(self, open_after: u64) -> u64 {
+    /// In how many of the newest steps the sign must show, and of how many, where an ordinary one must in all of
+    /// `open_after`.
+    pub(super) fn must_show(self, open_after: u64) -> (u64, u64) {
         match self {
             // Growth shows only once it has lasted several steps.
-            Self::Memory => 1,
-            Self::Errors | Self::Stuck | Self::Latency | Self::Inside | Self::Cpu => open_after,
+            Self::Memory => (1, 1),
+            // What crashes and comes back fails its calls by turns.
+            Self::Errors => (open_after, 2 * open_after - 1),
+            Self::Stuck | Self::Latency | Self::Inside | Self::Cpu => (open_after, open_after),
         }
     }
 }

@@ -57,7 +57,10 @@ impl Watch {
             });
             match verdict {
                 Verdict::Open { reason, .. } => self.pages.push((number, reason)),
-                Verdict::Closed => self.closed.push(number),
+                Verdict::Closed { sick } => {
+                    self.system.history.set_aside(sick);
+                    self.closed.push(number);
+                }
                 Verdict::Normal | Verdict::Ongoing => {}
             }
             self.blames = blames;
@@ -125,6 +128,41 @@ fn an_incident_closes_after_quiet_steps_and_the_next_one_pages() {
     watch.run(4, |_, load| load.own_ms[5] += 200.0);
     assert_eq!(watch.pages.len(), 2);
     assert_eq!(watch.blames[0].service, SHIPPING);
+}
+
+#[test]
+fn past_incidents_are_no_part_of_what_is_usual() {
+    for seed in [1, 2, 3] {
+        let mut watch = Watch::new(seed);
+        // The same fault again and again: each time it is as unusual as the first time.
+        for round in 1..=4 {
+            watch.run(8, |_, load| load.own_ms[4] += 200.0);
+            assert_eq!(watch.pages.len(), round, "seed {seed}: {:?}", watch.pages);
+            assert_eq!(watch.blames[0].service, PAYMENT);
+            watch.run(9, |_, _| {});
+            assert_eq!(watch.closed.len(), round, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn what_crashes_and_comes_back_pages() {
+    // Every other step half of the calls fail.
+    for seed in [1, 2, 3] {
+        let mut watch = Watch::new(seed);
+        watch.run(6, |step, load| load.own_errors[5] = if step % 2 == 0 { 0.5 } else { 0.0 });
+        assert_eq!(watch.pages.len(), 1, "seed {seed}");
+        assert_eq!(watch.blames[0].service, SHIPPING, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_lasts_becomes_usual() {
+    let mut watch = Watch::new(1);
+    watch.run(200, |_, load| load.own_ms[4] += 200.0);
+    assert_eq!((watch.pages.len(), watch.closed.len()), (1, 1), "{:?}", watch.pages);
+    watch.run(60, |_, load| load.own_ms[4] += 200.0);
+    assert_eq!(watch.pages.len(), 1);
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Incidents {
                     incident.margin = margin(ranking);
                 }
             }
-            Verdict::Closed => self.close(at),
+            Verdict::Closed { .. } => self.close(at),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::call::Method;
 use crate::event::{Event, LossReason, Missing};
 use crate::graph::ServiceGraph;
 use crate::history::History;
-use crate::incident::{Detector, Observation};
+use crate::incident::{Detector, Observation, Verdict};
 use crate::rank::{self, Question};
 use crate::report::{FlowReport, Report};
 use crate::rpc::Decoder;
@@ -278,6 +278,9 @@ impl Pipeline {
             scores: &surprises,
             warming: self.baseline_steps < self.settings.baseline_steps,
         });
+        if let Verdict::Closed { sick } = &verdict {
+            self.history.set_aside(sick.clone());
+        }
         let name = |service: ServiceId| self.world.services.text(service).to_string();
         let ranking = suspects(&blames, name);
         let at = (self.unix_zero as f64 + end.0 as f64) / 1e9;

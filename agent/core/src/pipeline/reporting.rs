@@ -205,11 +205,10 @@ impl Pipeline {
     fn trend(&self, id: ServiceId, step: Step) -> Vec<Option<f64>> {
         let first = (step.0 + 1).saturating_sub(TREND_STEPS);
         let mut trend = vec![None; TREND_STEPS as usize];
-        for (at, window) in self.history.windows(id, Step(first)..Step(step.0 + 1)) {
-            let place = at.0.saturating_sub(first) as usize;
-            if let Some(value) = trend.get_mut(place) {
-                *value = window.get(Signal::LatencyP95).or_else(|| window.get(Signal::LatencyP50));
-            }
+        for (value, at) in trend.iter_mut().zip(first..=step.0) {
+            let window = self.history.seen(id, Step(at)).filter(|_| !self.history.is_masked(id, Step(at)));
+            *value = window
+                .and_then(|window| window.get(Signal::LatencyP95).or_else(|| window.get(Signal::LatencyP50)));
         }
         trend
     }
