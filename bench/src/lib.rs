@@ -17,6 +17,7 @@ pub mod run;
 pub mod service;
 
 pub mod stacks;
+pub mod status;
 pub mod stress;
 pub mod study;
 pub mod topology;

@@ -1,7 +1,7 @@
 //! What Prometheus counts: totals since the agent started, by bounded labels. Filled by
 //! [`crate::pipeline`], exported by the agent's metrics output, which adds nothing of its own.
 
-use crate::call::{Call, Method};
+use crate::call::{Call, Method, STATUS_NAMES};
 use crate::coverage::Bytes;
 use crate::identity::Name;
 use crate::window::flow::FlowSums;
@@ -122,26 +122,7 @@ impl CallTotals {
 /// The label value of a gRPC status; empty where it is unknown.
 #[must_use]
 pub fn status_name(code: Option<u8>) -> &'static str {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    code.and_then(|code| NAMES.get(usize::from(code)).copied()).unwrap_or("")
+    code.and_then(|code| STATUS_NAMES.get(usize::from(code)).copied()).unwrap_or("")
 }
 
 /// Totals of one edge that speaks no gRPC.

@@ -19,7 +19,7 @@ use tonic_prost::ProstCodec;
 use tower_service::Service;
 
 use crate::load::percentile;
-use crate::service::Parcel;
+use crate::messages::Parcel;
 
 /// Bytes that a bulk transfer writes at once.
 const BULK_WRITE: usize = 64 << 10;

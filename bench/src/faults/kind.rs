@@ -262,7 +262,7 @@ impl Kind {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
-    use crate::service::status::code_number;
+    use crate::status::code_number;
 
     #[test]
     fn the_documentation_lists_every_kind_and_parameter() {

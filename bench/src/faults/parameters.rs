@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Kind;
-use crate::service::status::code_number;
+use crate::status::code_number;
 
 /// The checked and scaled parameters of one fault.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -2,8 +2,13 @@
 //! says of a method, and encoded messages of the method's types, go out. `sample` builds the messages,
 //! `words` has what stands in them.
 
+mod kind;
+mod parcel;
 mod sample;
 mod words;
+
+pub use kind::MethodKind;
+pub use parcel::Parcel;
 
 use std::path::Path;
 
@@ -12,7 +17,6 @@ use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver};
 
 use crate::random::Random;
-use crate::topology::MethodKind;
 
 /// Message files that are part of the program, for the shipped topologies.
 const SHIPPED: [(&str, &str); 1] = [("boutique.proto", include_str!("../../topologies/boutique.proto"))];

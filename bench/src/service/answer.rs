@@ -12,10 +12,10 @@ use tonic::{Code, Status};
 use super::backends::Data;
 use super::client::{Peers, in_turn};
 use super::misbehaviour::Misbehaviour;
-use super::status::code_name;
 use super::work;
 use crate::brief::{Cache, CallSpec, DataOperation, DataSpec, MethodSpec, ServiceSpec};
 use crate::random::Random;
+use crate::status::code_name;
 use crate::truth::{Lines, Sent, unix_ms};
 
 /// What all calls of a service share.

@@ -14,8 +14,8 @@ use tower_service::Service;
 
 use super::answer::{Failure, Served};
 use super::codec::Raw;
-use super::status::{code_name, parse_timeout};
 use crate::brief::{MethodKind, MethodSpec};
+use crate::status::{code_name, parse_timeout};
 use crate::truth::ServedGuard;
 
 /// The service, shared by all connections.

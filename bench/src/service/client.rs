@@ -12,8 +12,8 @@ use tonic::{Code, Request, Status};
 
 use super::codec::Raw;
 use super::connections::{self, Callee, Connection};
-use super::status::code_name;
 use crate::brief::{Behaviour, CallSpec, Peer};
+use crate::status::code_name;
 use crate::truth::{Lines, Sent, unix_ms};
 
 /// Tells a server which attempt this is, from the second one on.

@@ -2,17 +2,8 @@
 //! counted. So one service can be any service, without generated code.
 
 use bytes::{Buf, BufMut, Bytes};
-use prost::Message;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-
-/// A message of one field: `message Parcel { bytes payload = 1; }`.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Parcel {
-    /// Any bytes.
-    #[prost(bytes = "vec", tag = "1")]
-    pub payload: Vec<u8>,
-}
 
 /// The identity.
 #[derive(Clone, Copy, Debug, Default)]

@@ -10,7 +10,6 @@ mod connections;
 mod misbehaviour;
 mod postgres;
 mod redis;
-pub mod status;
 mod work;
 
 use std::io::BufRead;
@@ -28,7 +27,6 @@ use crate::truth::{FLUSH_EVERY, Lines};
 use answer::Served;
 use app::App;
 use client::Peers;
-pub use codec::Parcel;
 use misbehaviour::Misbehaviour;
 
 /// A service that stood still finds this many calls that were given up before it closes the connection; h2's

@@ -17,12 +17,12 @@ use std::path::Path;
 use prost::Message;
 pub use summary::Summary;
 pub use system::{
-    BackendKind, Breaker, Cache, CallStep, DataOperation, DataStep, Load, Method, MethodKind, Pattern,
-    PeerSettings, Retries, Scenario, Service, Stack,
+    BackendKind, Breaker, Cache, CallStep, DataOperation, DataStep, Load, Method, Pattern, PeerSettings,
+    Retries, Scenario, Service, Stack,
 };
 
-use crate::messages::{Messages, Schema};
-use crate::service::Parcel;
+pub use crate::messages::MethodKind;
+use crate::messages::{Messages, Parcel, Schema};
 
 /// One bad field of a topology file: which file, where in it, and what is wrong.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

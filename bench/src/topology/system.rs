@@ -1,6 +1,7 @@
 //! What a checked topology consists of: services, what their methods cost and whom they call, back ends,
 //! users and load. `check` makes it from a file; `run` turns it into processes.
 
+use crate::messages::MethodKind;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -82,43 +83,6 @@ impl Stack {
             Self::Java => "java",
             Self::Cpp => "cpp",
         }
-    }
-}
-
-/// How many messages go each way in one call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MethodKind {
-    /// One and one.
-    #[default]
-    Unary,
-    /// Many and one.
-    ClientStream,
-    /// One and many.
-    ServerStream,
-    /// Many and many, interleaved.
-    BidiStream,
-}
-
-impl MethodKind {
-    /// The name in topologies and in what services are told.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unary => "unary",
-            Self::ClientStream => "client-stream",
-            Self::ServerStream => "server-stream",
-            Self::BidiStream => "bidi-stream",
-        }
-    }
-
-    /// Whether a call has several request messages.
-    pub const fn streams_requests(self) -> bool {
-        matches!(self, Self::ClientStream | Self::BidiStream)
-    }
-
-    /// Whether a call has several response messages.
-    pub const fn streams_responses(self) -> bool {
-        matches!(self, Self::ServerStream | Self::BidiStream)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::raw::{self, DataStep as RawData, FanOut, Named};
 use super::super::{CallStep, DataStep, Load, Method, PeerSettings, Retries, Scenario, Service, Topology};
 use crate::messages::Schema;
-use crate::service::status::code_number;
+use crate::status::code_number;
 
 /// A stream whose length is not given has so many messages.
 const STREAM_MESSAGES: u32 = 5;

@@ -3,7 +3,8 @@
 use super::super::raw::{self, DataStep};
 use super::super::{BackendKind, Invalid};
 use super::{Rules, names};
-use crate::service::status::{CODE_NAMES, code_number};
+use crate::status::code_number;
+use faultline_core::call::STATUS_NAMES;
 
 /// gRPC refuses messages above 4 MiB by default.
 const LARGEST_MESSAGE: u32 = 4_000_000;
@@ -173,7 +174,7 @@ fn call_is_sound(
             &format!("{place}.on[{index}]"),
             format!(
                 "`{status}` is no failure; statuses are {}",
-                CODE_NAMES.get(1..).unwrap_or_default().join(", ")
+                STATUS_NAMES.get(1..).unwrap_or_default().join(", ")
             ),
         )?;
     }

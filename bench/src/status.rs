@@ -2,37 +2,21 @@
 
 use std::time::Duration;
 
+use faultline_core::call::STATUS_NAMES;
 use tonic::Code;
-
-/// Names of the gRPC status codes, in order of their numbers.
-pub const CODE_NAMES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// A status code's name in capitals, as the specification writes it.
 pub fn code_name(code: Code) -> &'static str {
-    usize::try_from(code as i32).ok().and_then(|number| CODE_NAMES.get(number)).copied().unwrap_or("UNKNOWN")
+    usize::try_from(code as i32)
+        .ok()
+        .and_then(|number| STATUS_NAMES.get(number))
+        .copied()
+        .unwrap_or("UNKNOWN")
 }
 
 /// The number of a gRPC status name.
 pub fn code_number(name: &str) -> Option<i32> {
-    i32::try_from(CODE_NAMES.iter().position(|&known| known == name)?).ok()
+    i32::try_from(STATUS_NAMES.iter().position(|&known| known == name)?).ok()
 }
 
 /// The `grpc-timeout` header: up to eight digits and a unit.
