@@ -34,6 +34,10 @@ const RING: [(&str, &str); 6] = [
     ("rust", "go"),
 ];
 
+/// Six peers with a thousand calls at once each and bodies of 16 MB leave two cores no time for the agent; what a ring
+/// that is too small loses is tested elsewhere.
+const RECORDS: &str = "67108864";
+
 /// An agent that records what it sees into a folder.
 struct Watch {
     agent: Agent,
@@ -45,7 +49,7 @@ impl Watch {
     fn begin(more: &[&str]) -> Self {
         let folder = folder();
         let recording = folder.path().join("recording");
-        let arguments = ["--step", "1s", "--record", recording.to_str().unwrap()];
+        let arguments = ["--step", "1s", "--ring-size", RECORDS, "--record", recording.to_str().unwrap()];
         Self { agent: Agent::start(&[&arguments, more].concat()), folder }
     }
 
