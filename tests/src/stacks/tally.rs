@@ -16,7 +16,7 @@ const BROKEN_ONE_IN: usize = 20;
 
 /// One call in so many may be left open although nothing was lost: a server that resets a stream right behind its
 /// answer leaves nobody sure that the client was done.
-const OPEN_ONE_IN: usize = 10;
+const OPEN_ONE_IN: usize = 100;
 
 /// What came out for a pair: a call counts as its worst view says.
 #[derive(Debug, Default)]
