@@ -3,7 +3,7 @@
 //! all others to [`crate::follow`].
 
 use crate::follow::UNTOLD_MAX;
-use crate::frame::Header;
+use crate::frame::{HEADER, Header};
 use crate::lock::Lock;
 use crate::maps::{RECORDS, count_loss, wakeup};
 use crate::packet::Packet;
@@ -12,7 +12,6 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output, bpf_skb_load_bytes};
 use faultline_abi::{Head, PieceHead, SegmentRecord, kind, loss};
 
-const HEADER: u32 = 9;
 /// Bytes of a record of one frame header.
 const SIZE: u32 = (size_of::<SegmentRecord>() + size_of::<PieceHead>()) as u32 + HEADER;
 

@@ -2,7 +2,7 @@
 //! [`crate::observe`]; what is usual goes out by [`crate::whole`], what else is in order by [`crate::walk`],
 //! duplicates stop here, the rest goes out raw.
 
-use crate::frame::Header;
+use crate::frame::{Header, PREFACE};
 use crate::lock::Lock;
 use crate::maps::count_loss;
 use crate::state::{
@@ -22,8 +22,6 @@ pub const UNTOLD_MAX: u32 = 1 << 20;
 const REACH: u32 = 1 << 30;
 /// Plausible frame headers in a row after which a lost direction is followed again.
 const RESYNC_AFTER: u32 = 2;
-/// The client connection preface (RFC 9113 section 3.4).
-const PREFACE: u32 = 24;
 
 /// Takes one segment, described in `scratch`. A global function: the verifier proves it once.
 #[unsafe(no_mangle)]

@@ -13,6 +13,13 @@ const CONTINUATION: u8 = 9;
 /// The youngest frame type in use (PRIORITY_UPDATE).
 const LAST_TYPE: u8 = 0x10;
 
+/// Bytes of a frame's header.
+pub const HEADER: u32 = 9;
+/// Bytes before a gRPC message: whether it is compressed, and its length.
+pub const PREFIX: u32 = 5;
+/// Bytes of the client connection preface (RFC 9113 section 3.4).
+pub const PREFACE: u32 = 24;
+
 /// Longer frames are legal, but nobody raises the limit of 16 KiB beyond this; it tells frames from noise.
 const LONGEST: u32 = 1 << 22;
 

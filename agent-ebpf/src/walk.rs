@@ -5,7 +5,7 @@
 //! The walk is a `bpf_loop` over small steps, all of whose state lies in map memory: the verifier then
 //! proves one step instead of unrolling the walk. A bounded `for` did the same walk and cost it minutes.
 
-use crate::frame::Header;
+use crate::frame::{HEADER, Header, PREFIX};
 use crate::maps::{MESSAGES, RECORDS, count_loss, wakeup};
 use crate::state::{
     AREA, Direction, FLUSH_AT, Message, MessageKey, NO_PIECE, RAW_EPISODE, Scratch, WINDOW, payload, phase,
@@ -17,8 +17,6 @@ use faultline_abi::{Head, PieceHead, SegmentRecord, kind, loss};
 /// A 131,018-byte segment of nine-byte frames has 14,558; a straddling header adds a step per byte, a
 /// window one.
 const STEPS: u32 = 32_768;
-const HEADER: u32 = 9;
-const PREFIX: u32 = 5;
 const OUT_MASK: u32 = 0x1fff;
 const READ_MASK: u32 = 0x3fff;
 

@@ -5,7 +5,7 @@
 //! The look only has to show that the next segment begins with a frame again and that no message is left
 //! unfinished: the agent parses the bytes itself.
 
-use crate::frame::Header;
+use crate::frame::{HEADER, Header, PREFIX};
 use crate::maps::{RECORDS, wakeup};
 use crate::state::{Direction, Scratch, WINDOW};
 use crate::walk::opaque;
@@ -15,8 +15,6 @@ use faultline_abi::{Head, PieceHead, SegmentRecord, kind};
 
 /// A segment of [`WINDOW`] bytes has no more frames than this.
 const FRAMES: u32 = WINDOW / HEADER + 1;
-const HEADER: u32 = 9;
-const PREFIX: u32 = 5;
 /// Where the bytes of the one piece begin.
 const BYTES: usize = size_of::<PieceHead>();
 

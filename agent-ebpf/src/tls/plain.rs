@@ -5,10 +5,10 @@
 //! The same filter as [`crate::walk`], but simpler: what a library reads and writes is whole and in order, so
 //! nothing is ever missing, repeated or early, and each part is fetched from the process where it is needed.
 
-use crate::frame::Header;
+use crate::frame::{HEADER, Header, PREFACE, PREFIX};
 use crate::lock::Lock;
 use crate::maps::{MESSAGES, RECORDS, count_loss, wakeup};
-use crate::state::{Message, MessageKey, payload};
+use crate::state::{Message, MessageKey, NO_PIECE, payload};
 use crate::walk::opaque;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user, bpf_ringbuf_output};
 use aya_ebpf::macros::map;
@@ -34,11 +34,6 @@ const TOLD_MAX: u32 = 1 << 20;
 const RUN_MAX: u64 = 1 << 30;
 /// Runs after which a stream that was joined late is taken for something else than HTTP/2.
 const TRIES: u32 = 64;
-const HEADER: u32 = 9;
-const PREFIX: u32 = 5;
-/// The client connection preface (RFC 9113 section 3.4).
-const PREFACE: u32 = 24;
-const NO_PIECE: u32 = u32::MAX;
 
 /// What one call read or wrote.
 pub struct Run {
