@@ -67,6 +67,15 @@ impl History {
         }
     }
 
+    /// The steps, reaching back further by as many as are set aside among them.
+    #[must_use]
+    pub fn reach_back(&self, steps: Range<Step>) -> Range<Step> {
+        let wanted = steps.end.0.saturating_sub(steps.start.0);
+        let usual = (0..steps.end.0).rev().map(Step).filter(|step| !self.aside.contains(step));
+        let Some(first) = usual.take(wanted as usize).last() else { return steps };
+        first..steps.end
+    }
+
     /// Makes one service's windows another's, because the two turned out to be one: where both have a window
     /// of a step, `into`'s stays.
     pub fn merge(&mut self, from: ServiceId, into: ServiceId) {
@@ -230,6 +239,22 @@ mod tests {
         history.merge(a, b);
         assert_eq!(history.values(b, Signal::CallRate, Step(0)..Step(9)), [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]);
         assert_eq!(history.edges().collect::<Vec<_>>(), [(c, b)]);
+    }
+
+    #[test]
+    fn steps_reach_back_over_those_that_are_set_aside() {
+        let mut history = History::new(Nanos::from_secs(5), 10);
+        history.set_aside(Step(7)..Step(9));
+        history.set_aside(Step(3)..Step(5));
+        let back = |steps: Range<u64>| {
+            let steps = history.reach_back(Step(steps.start)..Step(steps.end));
+            steps.start.0..steps.end.0
+        };
+        assert_eq!(
+            [back(9..10), back(8..10), back(6..10), back(4..10), back(0..10)],
+            [9..10, 6..10, 2..10, 0..10, 0..10]
+        );
+        assert_eq!(back(4..4), 4..4);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::history::History;
 use crate::rank::Blame;
 use crate::units::{ServiceId, Step};
 use signs::{Kind, Sign};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// When to open and close an incident, in steps.
@@ -112,9 +112,7 @@ pub struct Detector {
     settings: Settings,
     state: State,
     /// In which of the last steps each sign has shown, the newest in the lowest bit; bounded by services and kinds.
-    shown: BTreeMap<(ServiceId, Kind), u32>,
-    /// The steps of past incidents, oldest first, as far as a baseline may reach.
-    sick: VecDeque<Range<Step>>,
+    shown: BTreeMap<(ServiceId, Kind), u64>,
 }
 
 /// Where a detector is.
@@ -130,27 +128,20 @@ impl Detector {
     /// A detector that has seen nothing.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, state: State::Normal, shown: BTreeMap::new(), sick: VecDeque::new() }
+        Self { settings, state: State::Normal, shown: BTreeMap::new() }
     }
 
     /// Which steps are the baseline and which are to be explained at the end of `step`: what to ask
     /// [`crate::rank::rank`] before [`Detector::step`]. The baseline is frozen while an incident is open; it
     /// reaches back further by the steps of past ones, which are set aside.
     #[must_use]
-    pub fn reference_and_recent(&self, step: Step) -> (Range<Step>, Range<Step>) {
+    pub fn reference_and_recent(&self, history: &History, step: Step) -> (Range<Step>, Range<Step>) {
         let opened = match self.state {
             State::Open { opened, .. } => Some(opened),
             State::Normal => None,
         };
-        let (mut reference, recent) = reference_and_recent(step, &self.settings, opened);
-        for sick in self.sick.iter().rev().filter(|sick| sick.start < reference.end) {
-            if sick.end <= reference.start {
-                break;
-            }
-            let missing = sick.end.0.min(reference.end.0) - sick.start.0;
-            reference.start = Step(reference.start.0.saturating_sub(missing));
-        }
-        (reference, recent)
+        let (reference, recent) = reference_and_recent(step, &self.settings, opened);
+        (history.reach_back(reference), recent)
     }
 
     /// Whether an incident is open.
@@ -165,7 +156,7 @@ impl Detector {
             self.shown.clear();
             return Verdict::Normal;
         }
-        let reference = self.reference_and_recent(seen.step).0;
+        let reference = self.reference_and_recent(seen.history, seen.step).0;
         let signs = signs::of_step(seen, &reference);
         self.count(&signs);
         match self.state {
@@ -181,30 +172,26 @@ impl Detector {
             State::Open { opened, .. } => {
                 self.state = State::Normal;
                 self.shown.clear();
-                Verdict::Closed { sick: self.close(opened, seen.step) }
+                Verdict::Closed { sick: self.sick_steps(opened, seen.step) }
             }
         }
     }
 
-    /// The steps in which an incident showed, remembered as no baseline.
-    fn close(&mut self, opened: Step, closed: Step) -> Range<Step> {
+    /// The steps in which an incident showed; none where it became what is usual.
+    fn sick_steps(&self, opened: Step, closed: Step) -> Range<Step> {
         // What opened it may have begun so long before.
         let first = Step((opened.0 + 2).saturating_sub(2 * self.settings.open_after));
         let end = Step((closed.0 + 1).saturating_sub(self.settings.close_after));
-        if closed.0 - opened.0 > self.settings.freeze {
-            return end..end;
-        }
-        let reach = closed.0.saturating_sub(self.settings.history_steps());
-        self.sick.retain(|sick| sick.end.0 > reach);
-        self.sick.push_back(first..end);
-        first..end
+        if closed.0 - opened.0 > self.settings.freeze { end..end } else { first..end }
     }
 
+    /// Remembers which signs showed, each for as long as it can count.
     fn count(&mut self, signs: &[Sign]) {
-        let shown = std::mem::take(&mut self.shown);
-        // What does not show now is remembered for as long as it can count.
-        self.shown =
-            shown.into_iter().map(|(key, steps)| (key, steps << 1)).filter(|(_, steps)| *steps > 0).collect();
+        for ((_, kind), shown) in &mut self.shown {
+            let (_, of) = kind.must_show(self.settings.open_after);
+            *shown = (*shown << 1) & !(u64::MAX << of.min(63));
+        }
+        self.shown.retain(|_, shown| *shown > 0);
         for sign in signs {
             *self.shown.entry((sign.service, sign.kind)).or_default() |= 1;
         }
@@ -213,8 +200,8 @@ impl Detector {
     fn try_open(&mut self, step: Step, signs: Vec<Sign>) -> Verdict {
         let lasted = |sign: &Sign| {
             let shown = self.shown.get(&(sign.service, sign.kind)).copied().unwrap_or(0);
-            let (steps, of) = sign.kind.must_show(self.settings.open_after);
-            u64::from((shown & mask(of)).count_ones()) >= steps
+            let (steps, _) = sign.kind.must_show(self.settings.open_after);
+            u64::from(shown.count_ones()) >= steps
         };
         match signs.into_iter().find(lasted) {
             Some(sign) => {
@@ -224,11 +211,6 @@ impl Detector {
             None => Verdict::Normal,
         }
     }
-}
-
-/// The lowest bits, so many.
-fn mask(bits: u64) -> u32 {
-    u32::MAX >> (32 - bits.clamp(1, 32))
 }
 
 /// The baseline and the steps to explain at the end of `step`, both half open; `opened` is the step at

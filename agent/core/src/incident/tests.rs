@@ -37,7 +37,7 @@ impl Watch {
             change(number, &mut load);
             let step = self.system.next;
             self.system.step(&load);
-            let (reference, recent) = self.detector.reference_and_recent(step);
+            let (reference, recent) = self.detector.reference_and_recent(&self.system.history, step);
             let scores = BTreeMap::new();
             let blames = rank(&Question {
                 history: &self.system.history,
@@ -179,9 +179,9 @@ fn a_second_fault_belongs_to_the_open_incident() {
 #[test]
 fn the_baseline_is_frozen_while_an_incident_is_open() {
     let mut watch = Watch::new(1);
-    let before = watch.detector.reference_and_recent(watch.system.next).0;
+    let before = watch.detector.reference_and_recent(&watch.system.history, watch.system.next).0;
     watch.run(60, |_, load| load.own_ms[4] += 200.0);
-    let after = watch.detector.reference_and_recent(watch.system.next).0;
+    let after = watch.detector.reference_and_recent(&watch.system.history, watch.system.next).0;
     assert!(watch.detector.is_open());
     assert!(after.end.0 <= before.end.0 + 2, "{before:?} {after:?}");
 }

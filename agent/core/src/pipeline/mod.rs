@@ -261,7 +261,7 @@ impl Pipeline {
         masked_ids.iter().for_each(|service| self.history.mask(*service, step));
         let scores = self.scorer.step(&self.history, step, &masked_ids);
         let surprises = score::surprises(&scores);
-        let (reference, recent) = self.detector.reference_and_recent(step);
+        let (reference, recent) = self.detector.reference_and_recent(&self.history, step);
         let blames = rank::rank(&Question {
             history: &self.history,
             graph: &graph,
