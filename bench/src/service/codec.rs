@@ -7,7 +7,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 /// The identity.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Raw;
+pub struct Raw;
 
 impl Codec for Raw {
     type Encode = Bytes;

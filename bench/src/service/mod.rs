@@ -5,7 +5,7 @@ mod answer;
 mod app;
 mod backends;
 pub mod client;
-mod codec;
+pub mod codec;
 mod connections;
 mod misbehaviour;
 mod postgres;

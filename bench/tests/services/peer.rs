@@ -20,7 +20,8 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Request, Response, Status};
 use tower_service::Service;
 
-use crate::bytes_as_they_are::{AsTheyAre, message};
+use crate::bytes_as_they_are::message;
+use playground::service::codec::Raw;
 
 /// One call as it came.
 #[derive(Clone, Debug)]
@@ -112,7 +113,7 @@ impl Service<http::Request<Body>> for Peer {
             connection: connection.map_or(0, |address| address.port()),
         };
         let answering = Unary { peer: self.clone(), came };
-        Box::pin(async move { Ok(Grpc::new(AsTheyAre).unary(answering, request).await) })
+        Box::pin(async move { Ok(Grpc::new(Raw).unary(answering, request).await) })
     }
 }
 

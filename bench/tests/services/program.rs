@@ -14,7 +14,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
 use crate::Bench;
-use crate::bytes_as_they_are::{AsTheyAre, message};
+use crate::bytes_as_they_are::message;
+use playground::service::codec::Raw;
 
 /// Truth is visible after 0.2 s; a busy machine gets this.
 const VISIBLE: Duration = Duration::from_secs(1);
@@ -243,7 +244,7 @@ impl Caller {
         let mut lengths = Vec::new();
         let ended = async {
             grpc.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
-            let answer = grpc.streaming(request, path.parse::<PathAndQuery>().unwrap(), AsTheyAre).await?;
+            let answer = grpc.streaming(request, path.parse::<PathAndQuery>().unwrap(), Raw).await?;
             let mut answer = answer.into_inner();
             while let Some(message) = answer.message().await? {
                 lengths.push(message.len());
