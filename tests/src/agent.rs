@@ -92,6 +92,22 @@ impl Agent {
         }
     }
 
+    /// Waits until a report shows what is asked for.
+    ///
+    /// # Panics
+    /// When none does within `patience`.
+    pub fn until(&self, patience: Duration, shows: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let report = self.report();
+            if shows(&report) {
+                return report;
+            }
+            assert!(started.elapsed() < patience, "not within {patience:?}: {report:#}");
+            sleep(Duration::from_millis(300));
+        }
+    }
+
     /// Sends a signal and waits for the end; the exit code, or `None` when the signal ended it.
     #[must_use]
     pub fn end(mut self, signal: Signal) -> Option<i32> {
@@ -105,6 +121,12 @@ impl Agent {
             sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// A service of a report.
+#[must_use]
+pub fn service<'a>(report: &'a Value, name: &str) -> Option<&'a Value> {
+    report["services"].as_array()?.iter().find(|service| service["name"] == name)
 }
 
 impl Drop for Agent {

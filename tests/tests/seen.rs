@@ -1,13 +1,13 @@
 //! What the agent cannot see, it says: real TLS, a real protocol that is not HTTP/2, a real unix socket, real MPTCP.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
-use e2e::agent::Agent;
+use e2e::agent::{Agent, service};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A server and a client of it, both by Python's standard library, in a cgroup of their own each.
 struct Service {
@@ -114,22 +114,8 @@ near = socket.socket(socket.AF_UNIX); near.connect(sys.argv[1]); far, _ = unix.a
 echo(socket.create_server(("127.0.0.1", 0)))
 "#;
 
-/// Waits until the report shows what is asked for.
-fn until(agent: &Agent, shows: impl Fn(&Value) -> bool) -> Value {
-    let started = Instant::now();
-    loop {
-        let report = agent.report();
-        if shows(&report) {
-            return report;
-        }
-        assert!(started.elapsed() < Duration::from_secs(45), "not within 45 s: {report:#}");
-        std::thread::sleep(Duration::from_millis(300));
-    }
-}
-
-fn service<'a>(report: &'a Value, name: &str) -> Option<&'a Value> {
-    report["services"].as_array()?.iter().find(|service| service["name"] == name)
-}
+/// The report shows what is asked for within this time.
+const SHOWN: Duration = Duration::from_secs(45);
 
 fn bytes(report: &Value, name: &str, fate: &str) -> u64 {
     service(report, name).map_or(0, |service| service["seen"]["bytes"][fate].as_u64().unwrap_or(0))
@@ -160,7 +146,7 @@ fn tls_is_encrypted_and_masked_and_another_protocol_is_timed() {
     let _asks_hidden = Service::start("seen-hidden-client", TLS_ASK, &[&hidden.says()]);
     let mut plain = Service::start("seen-plain", ECHO, &[]);
     let _asks_plain = Service::start("seen-plain-client", ASK, &[&plain.says()]);
-    let report = until(&agent, |report| {
+    let report = agent.until(SHOWN, |report| {
         bytes(report, "seen-hidden", "encrypted") > 20_000 && bytes(report, "seen-plain", "timed") > 20_000
     });
     assert!(masked(&report, "seen-hidden").is_some_and(|why| why.starts_with("encrypted: ")), "{report:#}");
@@ -184,7 +170,7 @@ fn a_service_that_serves_over_a_unix_socket_says_so() {
     let mut both = Service::start("seen-unix", BOTH, &[path.to_str().unwrap()]);
     let _asks = Service::start("seen-unix-client", ASK, &[&both.says()]);
     let agent = Agent::start(&["--step", "1s"]);
-    let report = until(&agent, |report| {
+    let report = agent.until(SHOWN, |report| {
         service(report, "seen-unix").is_some_and(|both| both["seen"]["unix_connections"] == 1)
     });
     assert_eq!(
@@ -202,7 +188,8 @@ fn mptcp_is_said() {
         let mut server = Service::start("seen-mptcp", ECHO, &[MPTCP]);
         let _asks = Service::start("seen-mptcp-client", ASK, &[&server.says(), MPTCP]);
         let agent = Agent::start(&["--step", "1s"]);
-        let report = until(&agent, |report| report["missing"].to_string().contains("MPTCP sockets are open"));
+        let report =
+            agent.until(SHOWN, |report| report["missing"].to_string().contains("MPTCP sockets are open"));
         let check = e2e::agent::faultline(&["check"]);
         let said = String::from_utf8(check.stdout).unwrap();
         assert!(said.contains("MPTCP sockets are open"), "{said}\n{report:#}");
