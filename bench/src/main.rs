@@ -9,7 +9,7 @@ use playground::faults::{Kind, Role};
 use playground::random::Random;
 use playground::topology::{self, Stack, Topology};
 use playground::{
-    anomaly, cgroups, cost, evaluate, faults, generate, load, run, service, stacks, stress, study,
+    agreement, anomaly, cgroups, cost, evaluate, faults, generate, load, run, service, stacks, stress, study,
 };
 
 #[derive(Parser)]
@@ -73,6 +73,8 @@ enum Command {
     },
     /// Find the highest rate that a system serves within a budget of errors and latency
     Stress(stress::Flags),
+    /// Compare what an agent counted of a run with what happened, edge by edge
+    Compare(agreement::Compare),
     /// Rank the faults of a data set
     Evaluate(evaluate::Evaluate),
     /// Measure whether scores depend on the framework: one system in several stacks
@@ -150,6 +152,7 @@ fn obey(command: Command) -> anyhow::Result<()> {
             draw_topology(services, seed, &stacks, out.as_deref())
         }
         Command::Stress(flags) => stress::stress(&flags),
+        Command::Compare(compare) => compare.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Study(study) => study.run(),
         Command::Anomaly(anomaly) => anomaly.run(),

@@ -15,7 +15,7 @@ use super::{BATCH_JOB, Fault, Kind, NEIGHBOUR, behaviour};
 use crate::brief::{Behaviour, Effect};
 use crate::cgroups::Limits;
 use crate::run::children::Family;
-use crate::run::fleet::{BAD_CLIENT, Fleet};
+use crate::run::fleet::Fleet;
 
 /// What a service uses is measured for this long before its limit is cut.
 const MEASURE: Duration = Duration::from_secs(2);
@@ -247,10 +247,7 @@ async fn take_back(tool: Tool, service: &str, fleet: &mut Fleet) -> anyhow::Resu
         }
         Tool::Replicas(by) => drop(fleet.scale(service, -by).await?),
         Tool::Roll => fleet.roll(service, None).await?,
-        Tool::BadClient => {
-            drop(fleet.children().tell(BAD_CLIENT, "stop").await);
-            fleet.children().stop(BAD_CLIENT).await;
-        }
+        Tool::BadClient => fleet.end_bad_client().await,
     }
     Ok(())
 }

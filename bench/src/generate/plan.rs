@@ -25,6 +25,9 @@ const OTHER_LIFE: f64 = 45.0;
 const TWO_AT_ONCE: usize = 10;
 /// One slot of so many breaks gently, where the kind knows how.
 const GENTLE: usize = 6;
+/// Other life that is there from the first second on, as it would be in a system that nobody has just begun to
+/// watch: a client whose requests are refused is a change while it is new, and usual once it always was there.
+const EVER_SINCE: [&str; 1] = ["bad-client"];
 /// Fewer user requests a second leave most windows empty.
 const LEAST_RATE: f64 = 2.0;
 /// Loads that episodes take turns with; none is a fault.
@@ -293,7 +296,7 @@ impl Draft<'_> {
     /// Sets the times; `quiet` is this episode's share of time without a fault, seconds.
     fn write(&self, place: usize, quiet: f64, settings: &Settings, random: &mut Random) -> Episode {
         let pattern = PATTERNS.get(place % PATTERNS.len()).copied().unwrap_or("steady");
-        let (events, stretches) = self.other_life(place, quiet, pattern, random);
+        let (mut events, stretches) = self.other_life(place, quiet, pattern, random);
         let mut at = WARM_UP + quiet;
         let mut faults = Vec::new();
         for slot in &self.slots {
@@ -306,6 +309,13 @@ impl Draft<'_> {
             }));
             at += settings.fault_seconds + settings.recovery_seconds;
         }
+        for event in events.iter_mut().filter(|event| EVER_SINCE.contains(&event.kind.as_str())) {
+            (event.at_seconds, event.duration_seconds) = (0.0, at);
+        }
+        // The same may come up twice in a long episode; there is one of it.
+        let mut ever: BTreeSet<String> = BTreeSet::new();
+        events.retain(|event| event.at_seconds > 0.0 || ever.insert(event.kind.clone()));
+        events.sort_by(|a, b| a.at_seconds.total_cmp(&b.at_seconds));
         Episode {
             id: id(self.topology, self.number),
             topology: self.topology.to_owned(),

@@ -58,6 +58,8 @@ pub struct Fleet {
     serving: BTreeMap<String, Vec<Replica>>,
     /// Services that do not exist yet.
     absent: BTreeSet<String>,
+    /// Clients that are no service, each with the service that it calls.
+    clients: BTreeMap<&'static str, String>,
     told: BTreeMap<u64, Told>,
     /// Which service every process that ever ran belongs to.
     born: BTreeMap<String, String>,
@@ -96,6 +98,7 @@ impl Fleet {
         let folders = postgres::Folders::new(&out, &cgroup);
         folders.remove();
         let mut fleet = Self {
+            clients: [(LOADGEN, topology.entry.clone())].into(),
             topology,
             children,
             launchers,
@@ -379,9 +382,9 @@ impl Fleet {
         for (caller, _) in edges.iter().filter(|edge| edge.1 == service) {
             self.tell_service(caller).await;
         }
-        if service == self.topology.entry {
-            let line = json!({ "addresses": { service: self.addresses(service) } });
-            if let Err(error) = self.children.tell(LOADGEN, &line.to_string()).await {
+        let line = json!({ "addresses": { service: self.addresses(service) } }).to_string();
+        for (client, _) in self.clients.iter().filter(|client| client.1 == service) {
+            if let Err(error) = self.children.tell(client, &line).await {
                 eprintln!("playground: {error:#}");
             }
         }
@@ -483,7 +486,16 @@ impl Fleet {
         // Its lines are read by nobody else, and a full pipe would stop it.
         let mut lines = self.children.load_lines(BAD_CLIENT)?;
         tokio::spawn(async move { while lines.recv().await.is_some() {} });
+        self.clients.insert(BAD_CLIENT, service.into());
+        self.tell_callers(service).await;
         self.children.tell(BAD_CLIENT, "start").await
+    }
+
+    /// It goes again.
+    pub async fn end_bad_client(&mut self) {
+        self.clients.remove(BAD_CLIENT);
+        drop(self.children.tell(BAD_CLIENT, "stop").await);
+        self.children.stop(BAD_CLIENT).await;
     }
 
     /// Users send so many requests a second from now on.

@@ -97,3 +97,29 @@ fn nothing_overlaps_but_what_breaks_at_once() {
     let broken: Vec<_> = plan.episodes.iter().filter(|episode| episode.events.is_empty()).collect();
     assert!(broken.is_empty());
 }
+
+#[test]
+fn who_sends_bad_requests_always_did() {
+    let mut menus = menus();
+    for menu in menus.values_mut() {
+        menu.events = [("bad-client", "y"), ("restart", "z")]
+            .map(|(kind, service)| (kind.to_owned(), vec![service.to_owned()]))
+            .into();
+    }
+    let plan = Plan::new(settings(40), &menus).unwrap();
+    for episode in &plan.episodes {
+        let is_bad = |event: &&Event| event.kind == "bad-client";
+        let stretches = episode.quiet.iter().filter(|quiet| quiet.what == "bad-client").count();
+        assert!(stretches > 1, "an ordinary stretch is named after it: {episode:?}");
+        let clients: Vec<&Event> = episode.events.iter().filter(is_bad).collect();
+        assert_eq!(clients.len(), 1, "{episode:?}");
+        assert_eq!((clients[0].at_seconds, clients[0].duration_seconds), (0.0, episode.seconds));
+        let others = episode.events.iter().filter(|event| !is_bad(event));
+        assert!(
+            others
+                .into_iter()
+                .all(|event| event.at_seconds >= WARM_UP && event.duration_seconds == OTHER_LIFE)
+        );
+        assert!(episode.events.is_sorted_by(|a, b| a.at_seconds <= b.at_seconds));
+    }
+}
