@@ -44,6 +44,8 @@ pub struct Connection {
     pub view: Option<View>,
     /// Its other end, if that lies on this node.
     pub peer: Option<ConnectionId>,
+    /// The other end lies on this node, or did until it was forgotten.
+    pub paired: bool,
     /// Anything passed on it.
     pub active: bool,
     /// Calls were read on it, though it may be TLS.
@@ -120,6 +122,7 @@ impl Connections {
             host: None,
             view: None,
             peer: None,
+            paired: false,
             active: false,
             decoded: false,
             closed: None,
@@ -243,6 +246,7 @@ impl Connections {
         };
         let Some(end) = self.ends.get_mut(&one) else { return };
         end.peer = Some(other);
+        end.paired = true;
         let dialled = end.remote;
         let is_client = self.ends.get(&one).is_some_and(|end| self.side(end) == View::Client);
         if is_client && dialled != listener.local {

@@ -3,6 +3,7 @@
 
 use super::Agreement;
 use crate::truth::read_lines;
+use crate::watcher::RECORDING;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -47,7 +48,7 @@ impl Compare {
     /// When files are missing, or the two do not agree.
     pub fn run(&self) -> Result<()> {
         ensure!((0.0..=1.0).contains(&self.tolerance), "--tolerance must be from 0 to 1");
-        let recording = self.recording.clone().unwrap_or_else(|| self.run.join("agent.rec"));
+        let recording = self.recording.clone().unwrap_or_else(|| self.run.join(RECORDING));
         ensure!(
             recording.is_file(),
             "{} is not there: name the agent's recording with --recording, or let `playground run --agent` make one",
@@ -62,7 +63,7 @@ impl Compare {
 /// # Errors
 /// When files are missing, or the two do not agree.
 pub fn judge(run: &Path) -> Result<()> {
-    compare(run, &run.join("agent.rec"), TOLERANCE, Some(&run.join("agreement.json")))
+    compare(run, &run.join(RECORDING), TOLERANCE, Some(&run.join("agreement.json")))
 }
 
 fn compare(run: &Path, recording: &Path, tolerance: f64, json: Option<&Path>) -> Result<()> {

@@ -2,11 +2,8 @@
 //! out. What is not trusted is kept and counted, but is no part of the data set.
 
 use super::plan::{Episode, Quiet};
+use crate::agreement::Agreement;
 use anyhow::{Context, Result};
-use faultline_core::pipeline::Pipeline;
-use faultline_core::recording::Item;
-use faultline_models::recordings;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,9 +14,6 @@ const MAX_UNPLANNED: f64 = 0.005;
 const MAX_DISAGREEMENT: f64 = 0.01;
 /// Records that the agent lost, as a share of the calls that it saw.
 const MAX_LOST: f64 = 0.01;
-
-/// Calls from one service to another.
-type Edge = (String, String);
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -58,12 +52,11 @@ pub(super) struct Verdict {
 /// When a file that every episode has is missing or damaged.
 pub(super) fn verdict(folder: &Path, episode: &Episode, quiet: &[Quiet], happened: usize) -> Result<Verdict> {
     let run = folder.join("run");
-    let recording = folder.join("agent.rec");
+    let recording = folder.join(crate::watcher::RECORDING);
     let mut verdict = Verdict { recording_bytes: recording.metadata()?.len(), ..Verdict::default() };
     count_users(&run, quiet, &mut verdict)?;
-    let seen = replay(&recording, &mut verdict)?;
     let broken: BTreeSet<&str> = episode.faults.iter().flat_map(|fault| fault.service.split("->")).collect();
-    compare(&truth(&run)?, &seen, &broken, &mut verdict);
+    add(Agreement::of(&run, &recording, &broken)?, &mut verdict);
     verdict.reasons = reasons(&verdict);
     // A fault that this machine cannot make is no part of the truth; the rest is as good without it.
     verdict.faults_that_could_not_be = episode.faults.len().saturating_sub(happened);
@@ -110,89 +103,51 @@ fn count_users(run: &Path, quiet: &[Quiet], verdict: &mut Verdict) -> Result<()>
     Ok(())
 }
 
-/// The calls of each edge as the agent counted them by its end.
-fn replay(recording: &Path, verdict: &mut Verdict) -> Result<BTreeMap<Edge, u64>> {
-    let name = || recording.display().to_string();
-    let reader = recordings::open(recording).with_context(name)?;
-    let mut pipeline = Pipeline::new(reader.header().settings.clone(), None);
-    let mut last = None;
-    for item in reader {
-        match item.with_context(name)? {
-            Item::Event(event) => pipeline.handle(event, |_| {}),
-            Item::Tick(now) => last = pipeline.tick(now, |_| {}).or(last),
-        }
-    }
-    let coverage = last.with_context(|| format!("{}: no step was closed", name()))?.coverage;
-    verdict.calls_decoded = coverage.calls;
-    verdict.lost = coverage.lost;
-    let mut edges = BTreeMap::new();
-    for (labels, calls) in &pipeline.totals().client {
-        let edge = (labels.service.to_string(), labels.peer.to_string());
-        *edges.entry(edge).or_default() += calls.duration.count;
-    }
-    Ok(edges)
-}
-
-/// The calls of each edge as their callers wrote them down.
-fn truth(run: &Path) -> Result<BTreeMap<Edge, u64>> {
-    #[derive(Deserialize)]
-    struct Count {
-        caller: String,
-        callee: String,
-        calls: u64,
-    }
-    // Who serves gRPC; calls go to Redis and PostgreSQL, too.
-    let served: BTreeMap<String, u64> = read(&run.join("calls.json"))?;
-    let counts: Vec<Count> = read(&run.join("edges.json"))?;
-    let grpc = counts.into_iter().filter(|count| served.contains_key(&count.callee));
-    Ok(grpc.map(|count| ((count.caller, count.callee), count.calls)).collect())
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
-    serde_json::from_slice(&text).with_context(|| path.display().to_string())
-}
-
-fn compare(
-    truth: &BTreeMap<Edge, u64>,
-    seen: &BTreeMap<Edge, u64>,
-    broken: &BTreeSet<&str>,
-    verdict: &mut Verdict,
-) {
+/// Sums the edges between services; operations on back ends are left to `playground compare`.
+fn add(agreement: Agreement, verdict: &mut Verdict) {
+    verdict.calls_decoded = agreement.decoded;
+    verdict.lost = agreement.lost;
     let mut most = 0;
-    for edge in truth.keys() {
-        let count = |of: &BTreeMap<Edge, u64>| of.get(edge).copied().unwrap_or(0);
-        let (true_calls, seen_calls) = (count(truth), count(seen));
-        if broken.contains(edge.0.as_str()) || broken.contains(edge.1.as_str()) {
-            verdict.touched_calls_true += true_calls;
-            verdict.touched_calls_disagreed += true_calls.abs_diff(seen_calls);
+    for edge in agreement.edges.into_iter().filter(|edge| edge.grpc && edge.truth > 0) {
+        let difference = edge.difference();
+        if edge.touched {
+            verdict.touched_calls_true += edge.truth;
+            verdict.touched_calls_disagreed += difference;
             continue;
         }
-        verdict.calls_true += true_calls;
-        verdict.calls_seen += seen_calls;
-        verdict.calls_disagreed += true_calls.abs_diff(seen_calls);
-        if true_calls.abs_diff(seen_calls) > most {
-            most = true_calls.abs_diff(seen_calls);
-            verdict.worst_edge = Some((edge.0.clone(), edge.1.clone(), true_calls, seen_calls));
+        verdict.calls_true += edge.truth;
+        verdict.calls_seen += edge.agent;
+        verdict.calls_disagreed += difference;
+        if difference > most {
+            most = difference;
+            verdict.worst_edge = Some((edge.caller, edge.callee, edge.truth, edge.agent));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
-
-    fn edges(rows: &[(&str, &str, u64)]) -> BTreeMap<Edge, u64> {
-        rows.iter().map(|(a, b, calls)| (((*a).to_owned(), (*b).to_owned()), *calls)).collect()
-    }
+    use crate::agreement::Edge;
 
     #[test]
     fn edges_that_a_fault_touched_are_left_out() {
-        let truth = edges(&[("a", "b", 100), ("b", "c", 100), ("a", "d", 50)]);
-        let seen = edges(&[("a", "b", 98), ("b", "c", 10)]);
+        let edge = |(caller, callee, truth, agent, touched): (&str, &str, u64, u64, bool)| Edge {
+            caller: caller.into(),
+            callee: callee.into(),
+            grpc: callee != "store",
+            touched,
+            truth,
+            agent,
+        };
+        let rows = [
+            ("a", "b", 100, 98, false),
+            ("b", "c", 100, 10, true),
+            ("a", "d", 50, 0, false),
+            ("a", "store", 70, 0, false),
+        ];
         let mut verdict = Verdict::default();
-        compare(&truth, &seen, &["c"].into(), &mut verdict);
+        add(Agreement { edges: rows.map(edge).into(), ..Agreement::default() }, &mut verdict);
         assert_eq!((verdict.calls_true, verdict.calls_seen, verdict.calls_disagreed), (150, 98, 52));
         assert_eq!((verdict.touched_calls_true, verdict.touched_calls_disagreed), (100, 90));
         assert_eq!(verdict.worst_edge, Some(("a".into(), "d".into(), 50, 0)));

@@ -6,28 +6,20 @@ use super::plan::{Episode, Fault, Quiet};
 use super::systems::{self, System};
 use crate::cgroups::Cgroups;
 use crate::truth::unix_seconds;
+use crate::watcher::{Watcher, end, last_line};
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use tokio::process::{Child, Command};
+use std::time::Duration;
+use tokio::process::Command;
 use tokio::sync::watch;
 
 /// Starting, ending and checking take about so long, seconds.
 pub(super) const AROUND: f64 = 20.0;
-/// The agent attaches within this time, or never.
-const ATTACHED_WITHIN: Duration = Duration::from_secs(30);
 /// Services start within this time beyond the load's length, or something hangs.
 const SPARE: Duration = Duration::from_secs(240);
-/// A child that was asked to end has so long to clean up.
-const FAREWELL: Duration = Duration::from_secs(25);
-/// The agent's last step closes so long after the load.
-const LAST_STEP: Duration = Duration::from_secs(6);
-/// Looks so often whether a child has come so far.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// How hard a gentle fault hits, against the default: for most kinds near the noise.
 const GENTLE: f64 = 0.2;
@@ -108,12 +100,9 @@ pub(super) async fn perform(
     let cgroups = Cgroups::claim(&slot.cgroup)?;
     let watched = cgroups.v2_folder().context("no cgroup v2 is mounted")?;
     let performed = async {
-        let mut agent = start_agent(rig, episode, &half, &watched).await?;
+        let mut agent = Watcher::start(&rig.agent, &episode.id, &watched, &half).await?;
         let performed = run_system(system, episode, slot, &half, &mut agent, stop).await;
-        if performed.is_ok() {
-            tokio::time::sleep(LAST_STEP).await;
-        }
-        let ended = end(&mut agent, "the agent").await;
+        let ended = if performed.is_ok() { agent.finish().await } else { agent.end().await };
         performed.and(ended)
     }
     .await;
@@ -149,42 +138,13 @@ fn schedule_of(episode: &Episode) -> Result<String> {
     Ok(toml::to_string(&file)?)
 }
 
-/// Starts the agent on the cgroup and waits until its recording has begun: from then on it sees all.
-async fn start_agent(rig: &Rig, episode: &Episode, half: &Path, watched: &Path) -> Result<Child> {
-    let recording = half.join("agent.rec");
-    let log = File::create(half.join("agent.log"))?;
-    let mut agent = Command::new(&rig.agent)
-        .arg("record")
-        .arg(&recording)
-        .args(["--node", &episode.id, "--cgroup-root"])
-        .arg(watched)
-        .stdin(std::process::Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("the agent {} cannot be started", rig.agent.display()))?;
-    let asked = Instant::now();
-    while !recording.exists() {
-        if let Some(status) = agent.try_wait()? {
-            bail!("the agent ended ({status}): {}", last_line(&half.join("agent.log")));
-        }
-        if asked.elapsed() > ATTACHED_WITHIN {
-            bail!("the agent did not attach within {} s", ATTACHED_WITHIN.as_secs());
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    Ok(agent)
-}
-
 /// Runs the playground through its schedule while the agent records.
 async fn run_system(
     system: &System,
     episode: &Episode,
     slot: &Slot,
     half: &Path,
-    agent: &mut Child,
+    agent: &mut Watcher,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<()> {
     let log_path = half.join("playground.log");
@@ -214,9 +174,7 @@ async fn run_system(
             ensure!(status.success(), "the playground failed ({status}): {}", last_line(&log_path));
             return Ok(());
         }
-        status = agent.wait() => {
-            format!("the agent ended early ({}): {}", status?, last_line(&half.join("agent.log")))
-        }
+        why = agent.ended_early() => why?,
         () = tokio::time::sleep(longest) => {
             format!("the playground did not end within {} s", longest.as_secs())
         }
@@ -229,27 +187,6 @@ async fn run_system(
 /// Until someone asks to stop.
 async fn asked_to(stop: &mut watch::Receiver<bool>) {
     let _asked = stop.wait_for(|stop| *stop).await;
-}
-
-/// Asks a child to end, and kills it only if it does not.
-async fn end(child: &mut Child, name: &str) -> Result<()> {
-    let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-    let Some(pid) = pid else { return Ok(()) };
-    // The child is not waited for yet, so its id cannot be another's.
-    let _sent = kill_process(pid, Signal::TERM);
-    match tokio::time::timeout(FAREWELL, child.wait()).await {
-        Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => Ok(()),
-        Ok(status) => bail!("{name} ended with {}", status?),
-        Err(_) => {
-            child.kill().await?;
-            bail!("{name} did not end within {} s and was killed", FAREWELL.as_secs())
-        }
-    }
-}
-
-fn last_line(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("its log is empty").to_owned()
 }
 
 /// What happened and when, and whether it can be trusted.

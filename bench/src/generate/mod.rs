@@ -16,6 +16,7 @@ pub use collect::{Part, Split};
 pub use compact::pack;
 
 use crate::truth::unix_ms;
+use crate::watcher;
 use anyhow::{Context, Result, ensure};
 use crew::Crew;
 use episode::Rig;
@@ -116,7 +117,7 @@ pub fn generate(flags: &Flags) -> Result<()> {
     if flags.plan {
         return show(&plan, flags.parallel);
     }
-    let rig = Rig { agent: agent(flags)? };
+    let rig = Rig { agent: watcher::program(flags.agent.as_deref())? };
     fs::write(out.join("plan.json"), serde_json::to_string_pretty(&plan)? + "\n")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let failed = runtime.block_on(crew::run(
@@ -226,15 +227,4 @@ fn show(plan: &Plan, parallel: u16) -> Result<()> {
         crew::minutes(Plan::seconds(&all, usize::from(parallel)))
     );
     Ok(())
-}
-
-fn agent(flags: &Flags) -> Result<PathBuf> {
-    let beside = || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name("faultline"));
-    let agent = flags.agent.clone().map_or_else(beside, Ok)?;
-    ensure!(
-        agent.is_file(),
-        "{}: the agent is not there; build it with `cargo build --release -p faultline`, or name it with --agent",
-        agent.display()
-    );
-    Ok(agent)
 }

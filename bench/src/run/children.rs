@@ -271,13 +271,17 @@ impl Children {
         }
     }
 
-    /// Ends every process: asks all first, then kills those that do not end, each by its pid.
+    /// Ends every process: asks all first, then kills those that do not end, each by its pid. Back ends go last:
+    /// one that goes says so to whoever is connected, which would be an answer to no question.
     pub async fn stop_all(&mut self) {
-        for running in self.running.values_mut() {
-            ask_to_end(running);
-        }
-        for (name, running) in &mut self.running {
-            wait_for_end(name, running).await;
+        for speaks in [true, false] {
+            let leaves = |running: &Running| matches!(running.program.readiness, Readiness::Line) == speaks;
+            let mut leaving: Vec<(&String, &mut Running)> =
+                self.running.iter_mut().filter(|(_, running)| leaves(running)).collect();
+            leaving.iter_mut().for_each(|(_, running)| ask_to_end(running));
+            for (name, running) in leaving {
+                wait_for_end(name, running).await;
+            }
         }
         self.running.clear();
     }

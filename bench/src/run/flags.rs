@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use anyhow::bail;
 
 use crate::topology::{Pattern, Stack, Topology};
+use crate::watcher;
 
 /// Flags of `playground run`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     playground run --topology bench/topologies/online-boutique.toml --seconds 60 --out shop\n  \
     playground run --services 40 --seed 7 --stacks go,java,rust --seconds 600 --out mesh\n  \
-    playground run --topology T --faults schedule.toml --nodes 3 --out three-nodes\n\n\
+    playground run --topology T --faults schedule.toml --nodes 3 --out three-nodes\n  \
+    playground run --topology T --seconds 600 --agent --out watched      # does the agent count what happened?\n\n\
     A schedule is TOML with [[faults]] and [[events]], each with kind, service, at_seconds, duration_seconds and\n\
     parameters; `playground faults --list` names them all.")]
 pub struct Flags {
@@ -54,6 +56,12 @@ pub struct Flags {
     /// Serve everything in Rust: the same as --stack rust
     #[arg(long, conflicts_with_all = ["stack", "stacks"])]
     rust_only: bool,
+    /// Have the agent watch the run and compare its counts with the truth at the end: a table of edges, OUT/agent.rec,
+    /// OUT/agreement.json, and failure where more than one call in a thousand differs or one request in a thousand
+    /// fails unplanned [default: `faultline` beside this program]
+    #[arg(long, value_name = "FILE", conflicts_with = "nodes")]
+    #[expect(clippy::option_option, reason = "clap's way to say: a flag whose value may be left out")]
+    pub(super) agent: Option<Option<PathBuf>>,
     /// Spread services over so many network namespaces, as if on several nodes
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(super::network::MOST_NODES)))]
     pub(super) nodes: u32,
@@ -66,6 +74,11 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// The agent's program, if one is to watch.
+    pub(super) fn agent(&self) -> anyhow::Result<Option<PathBuf>> {
+        self.agent.as_ref().map(|file| watcher::program(file.as_deref())).transpose()
+    }
+
     /// The system to start.
     pub(super) fn system(&self, seed: u64) -> anyhow::Result<Topology> {
         let only = if self.rust_only { Some(Stack::Rust) } else { self.stack };

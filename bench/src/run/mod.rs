@@ -14,16 +14,19 @@ pub mod postgres;
 pub(crate) mod specs;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::sync::mpsc;
 
+use crate::agreement;
 use crate::faults::inject::Injector;
 use crate::faults::{Fault, Kind, Role, schedule};
 use crate::load::Second;
 use crate::random::Random;
 use crate::stacks;
+use crate::watcher::Watcher;
 use children::LOADGEN;
 use control::Order;
 pub use flags::Flags;
@@ -45,6 +48,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         Some(path) => schedule::read(path, &topology, &mut random).map_err(anyhow::Error::msg)?,
         None => Vec::new(),
     };
+    let agent = flags.agent()?;
     let launchers = stacks::launchers(&mut topology, flags.cache.clone())?;
     std::fs::create_dir_all(&flags.out).with_context(|| format!("{} cannot be made", flags.out.display()))?;
     let out = flags.out.canonicalize()?;
@@ -64,15 +68,23 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         absent: newcomers(&faults),
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut stage = Stage { fleet, output, rate, failed: 0 };
+    let mut stage = Stage { fleet, output, rate, failed: 0, agent, watcher: None };
     let (played, ended) = runtime.block_on(async {
         let mut plan = Plan::default();
         faults.into_iter().for_each(|fault| plan.add(fault));
         let played = stage.play(flags, plan, random).await;
-        (played, stage.fleet.end().await)
+        let ended = stage.fleet.end().await;
+        let watched = match stage.watcher.take() {
+            Some(watcher) => watcher.finish().await,
+            None => Ok(()),
+        };
+        (played, ended.and(watched))
     });
     stage.output.finish(stage.fleet.born())?;
     played.and(ended)?;
+    if stage.agent.is_some() {
+        agreement::judge(&flags.out)?;
+    }
     match stage.failed {
         0 => Ok(()),
         failed => bail!("{failed} faults or events could not happen: events.jsonl has the reasons"),
@@ -106,6 +118,9 @@ struct Stage {
     rate: f64,
     /// Faults and events that could not happen.
     failed: u32,
+    /// The program of the agent that is to watch, and that one while it does.
+    agent: Option<PathBuf>,
+    watcher: Option<Watcher>,
 }
 
 impl Stage {
@@ -117,9 +132,8 @@ impl Stage {
         if let Some(path) = &flags.control {
             control::listen(path, order.clone())?;
         }
-        let output = &self.output;
         tokio::select! {
-            started = self.fleet.start_all(|ready| output.ready(&ready)) => started?,
+            started = self.begin(&flags.out) => started?,
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
         }
@@ -160,6 +174,17 @@ impl Stage {
         }
         self.stop_load(&mut seconds).await;
         Ok(())
+    }
+
+    /// The agent is there before the first process, so that it sees each connection from its beginning.
+    async fn begin(&mut self, out: &Path) -> anyhow::Result<()> {
+        if let Some(agent) = &self.agent {
+            let watched = self.fleet.children().cgroups().v2_folder();
+            let watched = watched.context("the agent watches a cgroup v2, and none is mounted")?;
+            self.watcher = Some(Watcher::start(agent, "playground", &watched, out).await?);
+        }
+        let output = &self.output;
+        self.fleet.start_all(|ready| output.ready(&ready)).await
     }
 
     /// Obeys an order from outside; false is the end.

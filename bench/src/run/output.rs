@@ -61,6 +61,7 @@ impl Output {
             "sent.json",
             "edges.json",
             "summary.json",
+            "agreement.json",
             "meta.json",
         ] {
             drop(fs::remove_file(out.join(file)));

@@ -65,7 +65,14 @@ impl Served {
             truth,
             replica: spec.replica,
             peers,
-            backends: spec.backends.into_iter().map(|(name, backend)| (name, Data::new(&backend))).collect(),
+            backends: spec
+                .backends
+                .into_iter()
+                .map(|(name, backend)| {
+                    let data = Data::new(&name, &backend, &sent);
+                    (name, data)
+                })
+                .collect(),
             random: Mutex::new(Random::seeded(spec.seed)),
             sent,
         }

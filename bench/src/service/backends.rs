@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::postgres::Postgres;
 use super::redis::Redis;
 use crate::brief::{Backend, BackendKind, DataOperation};
+use crate::truth::Lines;
 
 /// An operation may take this long.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -16,11 +17,11 @@ pub(super) enum Data {
 }
 
 impl Data {
-    /// It connects when it is used.
-    pub(super) fn new(backend: &Backend) -> Self {
+    /// It connects when it is used; `sent` hears of what that takes on the wire.
+    pub(super) fn new(name: &str, backend: &Backend, sent: &Lines) -> Self {
         match backend.kind {
-            BackendKind::Redis => Self::Redis(Redis::connect(backend.address.clone())),
-            BackendKind::Postgres => Self::Postgres(Postgres::new(&backend.address)),
+            BackendKind::Redis => Self::Redis(Redis::new(&backend.address)),
+            BackendKind::Postgres => Self::Postgres(Postgres::new(name, &backend.address, sent.clone())),
         }
     }
 

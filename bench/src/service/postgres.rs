@@ -2,11 +2,14 @@
 //! table: `run::postgres`.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, NoTls};
 
 use crate::brief::DataOperation;
+use crate::truth::{Lines, Sent, unix_ms};
 
 /// Connections at most; each is a process of the server.
 const CONNECTIONS: usize = 16;
@@ -17,63 +20,68 @@ const WRITE: &str = "INSERT INTO items (key, value) VALUES ($1, $2) \
 
 /// A server and the connections that nobody uses now.
 pub(super) struct Postgres {
+    name: String,
     settings: String,
-    idle: Mutex<Vec<Session>>,
+    idle: Mutex<Vec<Client>>,
     free: Semaphore,
-}
-
-/// A connection with its two statements.
-struct Session {
-    client: Client,
-    read: Statement,
-    write: Statement,
+    sent: Lines,
 }
 
 impl Postgres {
-    /// Connects when it is used.
-    pub(super) fn new(address: &str) -> Self {
+    /// Connects when it is used; `sent` gets a line for each connection.
+    pub(super) fn new(name: &str, address: &str, sent: Lines) -> Self {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, "5432"));
         Self {
+            name: name.into(),
             settings: format!("host={host} port={port} user=playground dbname=playground connect_timeout=2"),
             idle: Mutex::default(),
             free: Semaphore::new(CONNECTIONS),
+            sent,
         }
     }
 
     /// One operation; its connection is kept only when it went well.
     pub(super) async fn run(&self, operation: DataOperation, key: &str, bytes: u32) -> Result<(), String> {
         let _permit = self.free.acquire().await.map_err(|error| error.to_string())?;
-        let session = match self.take() {
-            Some(session) => session,
-            None => Session::open(&self.settings).await?,
+        let client = match self.take() {
+            Some(client) => client,
+            None => self.connect().await?,
         };
+        // With their types told, statements need no preparation: one question on the wire, one answer.
         let done = match operation {
-            DataOperation::Get => session.client.query_opt(&session.read, &[&key]).await.map(|_| ()),
+            DataOperation::Get => client.query_typed(READ, &[(&key, Type::TEXT)]).await.map(drop),
             DataOperation::Set => {
                 let value = vec![b'v'; bytes as usize];
-                session.client.execute(&session.write, &[&key, &value]).await.map(|_| ())
+                client.execute_typed(WRITE, &[(&key, Type::TEXT), (&value, Type::BYTEA)]).await.map(drop)
             }
         };
         done.map_err(|error| error.to_string())?;
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(client);
         Ok(())
     }
 
-    fn take(&self) -> Option<Session> {
+    fn take(&self) -> Option<Client> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|session| !session.client.is_closed());
+        idle.retain(|client| !client.is_closed());
         idle.pop()
     }
-}
 
-impl Session {
-    async fn open(settings: &str) -> Result<Self, String> {
-        let failed = |error: tokio_postgres::Error| error.to_string();
-        let (client, connection) = tokio_postgres::connect(settings, NoTls).await.map_err(failed)?;
+    async fn connect(&self) -> Result<Client, String> {
+        let (t_ms, started) = (unix_ms(), Instant::now());
+        let connected = tokio_postgres::connect(&self.settings, NoTls).await;
+        let (client, connection) = connected.map_err(|error| error.to_string())?;
         // The connection's task ends with the client; what broke it is told to the next operation.
         tokio::spawn(connection);
-        let read = client.prepare(READ).await.map_err(failed)?;
-        let write = client.prepare(WRITE).await.map_err(failed)?;
-        Ok(Self { client, read, write })
+        self.sent.write(&Sent {
+            t_ms,
+            callee: self.name.clone(),
+            method: "CONNECT".into(),
+            status: "OK".into(),
+            request_messages: 1,
+            response_messages: 1,
+            seconds: started.elapsed().as_secs_f64(),
+            ..Sent::default()
+        });
+        Ok(client)
     }
 }

@@ -1,108 +1,75 @@
-//! GET and SET on one Redis server over one pipelined connection: commands go out as they come, answers
-//! come back in the same order. A client library would bring pools and reconnect rules that blur what
-//! a slow Redis does to its callers.
+//! GET and SET on one Redis server over a few connections that are kept, one command at a time on each, as the pools
+//! of most client libraries do. Such a library would bring rules for reconnecting that blur what a slow Redis does
+//! to its callers.
 
-use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::Semaphore;
 
 use crate::brief::DataOperation;
 
-/// Commands that may wait for the connection; a stopped Redis fails calls beyond this.
-const QUEUE: usize = 1_024;
+/// Connections at most; commands wait for one.
+const CONNECTIONS: usize = 16;
 /// The longest answer that is read.
 const LONGEST_VALUE: usize = 16 << 20;
 
-type Answer = Result<(), String>;
-
-struct Command {
-    wire: Vec<u8>,
-    answer: oneshot::Sender<Answer>,
-}
-
-/// A handle to one instance; the connection lives in a task of its own.
-#[derive(Clone)]
+/// A server and the connections that nobody uses now.
 pub(super) struct Redis {
-    commands: mpsc::Sender<Command>,
+    address: String,
+    idle: Mutex<Vec<BufReader<TcpStream>>>,
+    free: Semaphore,
 }
 
 impl Redis {
-    /// Starts the connection's task; it connects at the first command and again when the connection breaks.
-    pub(super) fn connect(address: String) -> Self {
-        let (commands, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(async move { hold(&address, queue).await });
-        Self { commands }
+    /// Connects when it is used.
+    pub(super) fn new(address: &str) -> Self {
+        Self { address: address.into(), idle: Mutex::default(), free: Semaphore::new(CONNECTIONS) }
     }
 
-    /// Runs one command and waits for its answer.
-    pub(super) async fn run(&self, operation: DataOperation, key: &str, bytes: u32) -> Answer {
-        let wire = match operation {
+    /// Runs one command and waits for its answer; its connection is kept only when that came.
+    pub(super) async fn run(&self, operation: DataOperation, key: &str, bytes: u32) -> Result<(), String> {
+        let _permit = self.free.acquire().await.map_err(|error| error.to_string())?;
+        let mut connection = match self.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let command = match operation {
             DataOperation::Get => encode(&[b"GET", key.as_bytes()]),
             DataOperation::Set => encode(&[b"SET", key.as_bytes(), &vec![b'v'; bytes as usize]]),
         };
-        let (answer, answered) = oneshot::channel();
-        self.commands
-            .try_send(Command { wire, answer })
-            .map_err(|_| "redis: too many commands wait".to_owned())?;
-        answered.await.map_err(|_| "redis: the connection broke".to_owned())?
+        let answer = ask(&mut connection, &command).await;
+        let answer = answer.map_err(|error| format!("redis: the connection broke: {error}"))?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        answer
+    }
+
+    fn take(&self) -> Option<BufReader<TcpStream>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(is_open);
+        idle.pop()
+    }
+
+    async fn connect(&self) -> Result<BufReader<TcpStream>, String> {
+        let connect = async {
+            let stream = TcpStream::connect(&self.address).await?;
+            stream.set_nodelay(true)?;
+            std::io::Result::Ok(BufReader::new(stream))
+        };
+        connect.await.map_err(|error| format!("redis: cannot connect to {}: {error}", self.address))
     }
 }
 
-/// Connects again whenever a connection ends, until the service ends.
-async fn hold(address: &str, mut queue: mpsc::Receiver<Command>) {
-    while let Some(first) = queue.recv().await {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                // Its waiting commands fail as their senders are dropped.
-                drop(converse(stream, first, &mut queue).await);
-            }
-            Err(error) => {
-                drop(first.answer.send(Err(format!("redis: cannot connect to {address}: {error}"))))
-            }
-        }
-    }
+/// Nothing comes on a connection that nobody asked, but its end.
+fn is_open(connection: &BufReader<TcpStream>) -> bool {
+    let come = connection.get_ref().try_read(&mut [0]);
+    come.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
-async fn converse(
-    stream: TcpStream,
-    first: Command,
-    queue: &mut mpsc::Receiver<Command>,
-) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let (reader, mut writer) = stream.into_split();
-    let mut waiting = VecDeque::from([first.answer]);
-    writer.write_all(&first.wire).await?;
-    // Reading is not safe to cancel in the middle of an answer, so it has its own task.
-    let (read, mut answers) = mpsc::channel(QUEUE);
-    let reading = tokio::spawn(async move {
-        let mut reader = BufReader::new(reader);
-        while let Ok(answer) = read_answer(&mut reader).await {
-            if read.send(answer).await.is_err() {
-                break;
-            }
-        }
-    });
-    let ended = loop {
-        tokio::select! {
-            command = queue.recv() => match command {
-                Some(command) => {
-                    waiting.push_back(command.answer);
-                    if let Err(error) = writer.write_all(&command.wire).await {
-                        break Err(error);
-                    }
-                }
-                None => break Ok(()),
-            },
-            answer = answers.recv() => match (answer, waiting.pop_front()) {
-                (Some(answer), Some(waiter)) => drop(waiter.send(answer)),
-                _ => break Ok(()),
-            },
-        }
-    };
-    reading.abort();
-    ended
+async fn ask(connection: &mut BufReader<TcpStream>, command: &[u8]) -> std::io::Result<Result<(), String>> {
+    connection.get_mut().write_all(command).await?;
+    read_answer(connection).await
 }
 
 /// RESP: an array of bulk strings.
@@ -117,7 +84,9 @@ fn encode(words: &[&[u8]]) -> Vec<u8> {
 }
 
 /// RESP: a simple string, an error or a bulk string.
-async fn read_answer<R: tokio::io::AsyncRead + Unpin>(reader: &mut BufReader<R>) -> std::io::Result<Answer> {
+async fn read_answer<R: tokio::io::AsyncRead + Unpin>(
+    reader: &mut BufReader<R>,
+) -> std::io::Result<Result<(), String>> {
     let mut line = String::new();
     if reader.read_line(&mut line).await? == 0 {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -157,5 +126,33 @@ mod tests {
     #[test]
     fn commands_are_arrays_of_bulk_strings() {
         assert_eq!(encode(&[b"GET", b"k1"]), b"*2\r\n$3\r\nGET\r\n$2\r\nk1\r\n");
+    }
+
+    #[tokio::test]
+    async fn one_command_at_a_time_on_each_connection_and_a_closed_one_is_left_alone() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let redis = Redis::new(&listener.local_addr().unwrap().to_string());
+        let get = || redis.run(DataOperation::Get, "k", 0);
+        let server = async {
+            let question = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
+            let mut streams = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut asked = vec![0; question.len()];
+                stream.read_exact(&mut asked).await.unwrap();
+                assert_eq!(asked, question);
+                streams.push(stream);
+            }
+            // Neither was answered when the other one asked.
+            for stream in &mut streams {
+                stream.write_all(b"$-1\r\n").await.unwrap();
+            }
+        };
+        let (one, other, ()) = tokio::join!(get(), get(), server);
+        assert_eq!((one, other), (Ok(()), Ok(())));
+        assert_eq!(redis.idle.lock().unwrap().len(), 2);
+        // The server's ends are dropped by now; both connections are seen to be closed.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(redis.take().is_none());
     }
 }

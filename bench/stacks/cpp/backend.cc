@@ -13,6 +13,18 @@ std::unique_ptr<Backend> Backend::of(const std::string& name, const BackendSpec&
   throw std::runtime_error("backend " + name + " is of no known kind: " + spec.kind);
 }
 
+void Backend::connected(const Start& start) {
+  SentLine line;
+  line.t_ms = start.unix_ms;
+  line.callee = name_;
+  line.method = "CONNECT";
+  line.status = name_of(StatusCode::OK);
+  line.request_messages = 1;
+  line.response_messages = 1;
+  line.seconds = start.seconds();
+  sent_.write(line);
+}
+
 Status Backend::run(const StepSpec& step) {
   const std::string key = "k" + std::to_string(static_cast<int>(chance_.draw() * step.keys));
   const bool writes = step.operation == "set";

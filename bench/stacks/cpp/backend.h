@@ -27,6 +27,9 @@ class Backend {
   grpc::Status run(const StepSpec& step);
 
  protected:
+  // A line of truth for a connection whose making took a question and an answer on the wire.
+  void connected(const Start& start);
+
   Backend(std::string name, Chance& chance, Lines& sent) : name_(std::move(name)), chance_(chance), sent_(sent) {}
 
  private:

@@ -60,13 +60,15 @@ class Postgres final : public Backend {
     pool_.with([this] { return connect(); }, [&](const Connection& to) { execute(to.get(), INSERT, key, &value); });
   }
 
-  Connection connect() const {
+  Connection connect() {
+    const Start start;
     const std::string within = std::to_string(COMMAND_WITHIN.count() / 1'000);
     const char* const names[] = {"host", "port", "dbname", "user", "sslmode", "gssencmode", "connect_timeout", nullptr};
     const char* const values[] = {address_.host.c_str(), address_.port.c_str(), "playground", "playground",
                                   "disable",             "disable",             within.c_str(), nullptr};
     Connection connection(PQconnectdbParams(names, values, 0));
     if (PQstatus(connection.get()) != CONNECTION_OK) throw std::runtime_error(PQerrorMessage(connection.get()));
+    connected(start);
     return connection;
   }
 

@@ -1,5 +1,6 @@
 // GET and SET on Redis (redigo) and PostgreSQL (pgx). Both keep their connections; neither says more on them than the
-// operations, so that what an observer counts is what the truth counts.
+// operations, and a line of truth for each connection to PostgreSQL, so that what an observer counts is what the truth
+// counts.
 package main
 
 import (
@@ -7,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -30,12 +32,12 @@ type backend struct {
 	postgres *pgxpool.Pool
 }
 
-func newBackend(spec backendSpec) (*backend, error) {
+func newBackend(name string, spec backendSpec, sent *lines) (*backend, error) {
 	switch spec.Kind {
 	case "redis":
 		return &backend{redis: redisPool(spec.Address)}, nil
 	case "postgres":
-		pool, err := postgresPool(spec.Address)
+		pool, err := postgresPool(name, spec.Address, sent)
 		return &backend{postgres: pool}, err
 	}
 	return nil, fmt.Errorf("no kind of backend: %q", spec.Kind)
@@ -49,13 +51,36 @@ func redisPool(address string) *redis.Pool {
 	return &redis.Pool{DialContext: dial, MaxActive: backendConnections, MaxIdle: backendConnections, Wait: true}
 }
 
-func postgresPool(address string) (*pgxpool.Pool, error) {
+// A connection that knows since when it is made.
+type dialed struct {
+	net.Conn
+	started time.Time
+}
+
+func postgresPool(name, address string, sent *lines) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig("postgres://playground@" + address + "/playground?sslmode=disable")
 	if err != nil {
 		return nil, err
 	}
 	config.MaxConns = backendConnections
 	config.ConnConfig.ConnectTimeout = commandTimeout
+	// A statement is one question on the wire, without one before it that prepares it.
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	dialer := net.Dialer{Timeout: commandTimeout}
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		started := time.Now()
+		connection, err := dialer.DialContext(ctx, network, address)
+		return dialed{Conn: connection, started: started}, err
+	}
+	config.AfterConnect = func(_ context.Context, connection *pgx.Conn) error {
+		if made, known := connection.PgConn().Conn().(dialed); known {
+			sent.write(sentLine{
+				TMs: made.started.UnixMilli(), Callee: name, Method: "CONNECT", Status: codeName(nil),
+				traffic: traffic{RequestMessages: 1, ResponseMessages: 1}, Seconds: time.Since(made.started).Seconds(),
+			})
+		}
+		return nil
+	}
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	return pgxpool.NewWithConfig(context.Background(), config)
 }

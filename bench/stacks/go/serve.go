@@ -52,7 +52,7 @@ func newService(spec *serviceSpec) (*service, error) {
 		s.peers[name] = newPeer(name, peer)
 	}
 	for name, backend := range spec.Backends {
-		if s.backends[name], err = newBackend(backend); err != nil {
+		if s.backends[name], err = newBackend(name, backend, s.sent); err != nil {
 			return nil, err
 		}
 	}

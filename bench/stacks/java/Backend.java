@@ -34,6 +34,12 @@ abstract class Backend {
 
   abstract void write(String key, byte[] value) throws Exception;
 
+  /** A line of truth for a connection whose making took a question and an answer on the wire. */
+  final void connected(long startedMs, long started) {
+    double seconds = (System.nanoTime() - started) / 1e9;
+    sent.write(new Lines.Sent(startedMs, name, "CONNECT", Status.OK.getCode().name(), 0, 0, 1, 1, seconds, 0));
+  }
+
   /** Runs one operation; any failure is UNAVAILABLE. */
   final Status run(Spec.Step step) {
     String key = "k" + (int) (chance.getAsDouble() * step.keys);

@@ -27,7 +27,7 @@ class Service {
     this.methods = {};
     for (const [path, method] of Object.entries(spec.methods)) this.methods[path] = withDefaults(method);
     this.backends = {};
-    for (const [name, backend] of Object.entries(spec.backends ?? {})) this.backends[name] = connect(backend, this.sent);
+    for (const [name, backend] of Object.entries(spec.backends ?? {})) this.backends[name] = connect(name, backend, this.sent);
     this.peers = {};
     for (const [name, peer] of Object.entries(spec.peers ?? {})) this.peers[name] = new Peer(name, peer, this.sent);
     calibrate();

@@ -1,6 +1,6 @@
 """GET and SET on Redis (redis-py) and PostgreSQL (psycopg). Both keep their connections; neither says more on them
-than the operations, so that what an observer counts is what the truth counts. A library is loaded when a spec has its
-backend, since it takes memory and time."""
+than the operations, and there is a line of truth for each connection to PostgreSQL, so that what an observer counts is
+what the truth counts. A library is loaded when a spec has its backend, since it takes memory and time."""
 
 import queue
 import threading
@@ -20,18 +20,25 @@ SELECT = "SELECT value FROM items WHERE key = %s"
 INSERT = "INSERT INTO items (key, value) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
-def connect(spec):
+def connect(name, spec, sent):
     kinds = {"redis": Redis, "postgres": Postgres}
-    return Backend(spec, kinds[spec["kind"]])
+    return Backend(name, spec, kinds[spec["kind"]], sent)
 
 
 class Backend:
     """Operations with their lines of truth."""
 
-    def __init__(self, spec, kind):
-        self.store = kind(*split(spec["address"]))
+    def __init__(self, name, spec, kind, sent):
+        self.name = name
+        self.sent = sent
+        self.store = kind(*split(spec["address"]), self.connected)
 
-    def run(self, step, key, sent):
+    def connected(self, t_ms, started):
+        """A connection was made, which took a question and an answer on the wire."""
+        seconds = time.perf_counter() - started
+        self.sent.write(sent_line(t_ms, self.name, "CONNECT", "OK", (0, 0, 1, 1), seconds, 0))
+
+    def run(self, step, key):
         setting = step["operation"] == "set"
         t_ms, started, failure = int(time.time() * 1000), time.perf_counter(), None
         try:
@@ -44,15 +51,15 @@ class Backend:
         counts = (step["bytes"] if setting else 0, 0, 1, 1)
         status = "OK" if failure is None else "UNAVAILABLE"
         method = step["operation"].upper()
-        sent.write(sent_line(t_ms, step["backend"], method, status, counts, time.perf_counter() - started, 0))
+        self.sent.write(sent_line(t_ms, step["backend"], method, status, counts, time.perf_counter() - started, 0))
         if failure is not None:
             raise failure
 
 
 class Redis:
-    """A pool of connections to one Redis server."""
+    """A pool of connections to one Redis server; they say nothing of their own."""
 
-    def __init__(self, host, port):
+    def __init__(self, host, port, _connected):
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
@@ -78,12 +85,13 @@ class Redis:
 class Postgres:
     """A pool of connections to one PostgreSQL server."""
 
-    def __init__(self, host, port):
+    def __init__(self, host, port, connected):
         import psycopg
 
         self.errors = (psycopg.Error, OSError)
         self.place = {"host": host, "port": port, "user": "playground", "dbname": "playground"}
         self.connection = bounded(psycopg)
+        self.connected = connected
         self.idle = queue.LifoQueue()
         self.free = threading.Semaphore(CONNECTIONS)
 
@@ -114,9 +122,12 @@ class Postgres:
         try:
             return self.idle.get_nowait()
         except queue.Empty:
-            # Each statement is prepared at once, as drivers that cache statements do.
-            quiet = {"sslmode": "disable", "gssencmode": "disable", "autocommit": True, "prepare_threshold": 0}
-            return self.connection.connect(**self.place, **quiet, connect_timeout=int(TIMEOUT))
+            # A statement is one question on the wire, without one before it that prepares it.
+            quiet = {"sslmode": "disable", "gssencmode": "disable", "autocommit": True, "prepare_threshold": None}
+            t_ms, started = int(time.time() * 1000), time.perf_counter()
+            connection = self.connection.connect(**self.place, **quiet, connect_timeout=int(TIMEOUT))
+            self.connected(t_ms, started)
+            return connection
 
 
 def bounded(psycopg):

@@ -71,7 +71,7 @@ class Service(grpc.GenericRpcHandler):
         self.one_lock = threading.Lock()
         self.in_flight = 0
         self.counting = threading.Lock()
-        self.backends = {name: connect(backend) for name, backend in spec.get("backends", {}).items()}
+        self.backends = {name: connect(name, backend, self.sent) for name, backend in spec.get("backends", {}).items()}
         self.peers = {name: Peer(name, peer, self.sent) for name, peer in spec.get("peers", {}).items()}
         self.side_by_side = futures.ThreadPoolExecutor(max_workers=PARALLEL)
         self.handlers = {path: self.handler(path, method) for path, method in self.methods.items()}
@@ -169,7 +169,7 @@ class Service(grpc.GenericRpcHandler):
     def ask_others(self, behaviour, method):
         for step in method.steps:
             key = f"k{int(self.random.random() * step['keys'])}"
-            self.backends[step["backend"]].run(step, key, self.sent)
+            self.backends[step["backend"]].run(step, key)
         calls = [call for call in method.calls if call["peer"] not in behaviour.absent]
         if not method.parallel or len(calls) < 2:
             for call in calls:

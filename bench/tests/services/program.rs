@@ -141,24 +141,36 @@ impl Program {
 
     /// The served calls, once there are `count`.
     pub(crate) async fn served(&self, count: usize) -> Vec<Served> {
-        self.lines("truth.jsonl", count).await
+        self.lines("truth.jsonl", |_| true, count).await
     }
 
     /// The calls made, once there are `count`.
     pub(crate) async fn sent(&self, count: usize) -> Vec<Sent> {
-        self.lines("sent.jsonl", count).await
+        self.lines("sent.jsonl", |line| !connects(line), count).await
     }
 
-    async fn lines<T: for<'a> Deserialize<'a>>(&self, name: &str, count: usize) -> Vec<T> {
+    /// The lines of connections that took a question and an answer to be made, so far.
+    pub(crate) fn connected(&self) -> Vec<Sent> {
+        let text = std::fs::read_to_string(self.file("sent.jsonl")).unwrap_or_default();
+        text.lines().filter(|line| connects(line)).map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    async fn lines<T: for<'a> Deserialize<'a>>(
+        &self,
+        name: &str,
+        wanted: fn(&str) -> bool,
+        count: usize,
+    ) -> Vec<T> {
         let until = Instant::now() + VISIBLE;
         loop {
             let text = std::fs::read_to_string(self.file(name)).unwrap_or_default();
-            let complete = text.ends_with('\n') && text.lines().count() >= count;
+            let wanted = || text.lines().filter(|line| wanted(line));
+            let complete = text.ends_with('\n') && wanted().count() >= count;
             if complete || Instant::now() > until {
                 let read = |line: &str| {
                     serde_json::from_str(line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"))
                 };
-                let lines: Vec<T> = text.lines().map(read).collect();
+                let lines: Vec<T> = wanted().map(read).collect();
                 assert_eq!(lines.len(), count, "lines in {name}: {text}");
                 return lines;
             }
@@ -264,4 +276,9 @@ impl Drop for Program {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A line of a connection, not of a call or an operation.
+fn connects(line: &str) -> bool {
+    line.contains(r#""CONNECT""#)
 }

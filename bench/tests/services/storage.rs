@@ -22,7 +22,8 @@ fn backend(kind: &str, address: &str) -> Value {
     json!({ "backends": { "store": { "kind": kind, "address": address } } })
 }
 
-/// 40 sets find all of five keys; each operation has its line.
+/// 40 sets find all of five keys; each operation has its line, and so have connections that take a question and an
+/// answer to be made.
 async fn stores(bench: &Bench, kind: &str, address: &str) {
     let program = Program::start(bench, methods("store"), backend(kind, address)).await;
     let answer = program.call("/d.Store/Both").await;
@@ -39,7 +40,15 @@ async fn stores(bench: &Bench, kind: &str, address: &str) {
     let codes: Vec<Code> = join_all(many).await.iter().map(|answer| answer.code).collect();
     assert!(codes.iter().all(|&code| code == Code::Ok), "{codes:?}");
     program.sent(42).await;
-    assert!((1..=17).contains(&connections(address)), "{} connections", connections(address));
+    let open = connections(address);
+    assert!((1..=17).contains(&open), "{open} connections");
+    let told = program.connected();
+    assert_eq!(told.len(), if kind == "postgres" { open } else { 0 });
+    for line in told {
+        assert_eq!((line.callee.as_str(), line.status.as_str(), line.attempt), ("store", "OK", 0));
+        assert_eq!((line.request_bytes, line.request_messages, line.response_messages), (0, 1, 1));
+        assert!(line.t_ms > 0 && line.seconds > 0.0);
+    }
 }
 
 /// Connections that this machine holds to an address.

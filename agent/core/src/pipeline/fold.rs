@@ -105,6 +105,11 @@ pub(super) struct EdgeFold {
     pub(super) client_exchanges: ExchangeSums,
     /// Exchanges as the server saw them.
     pub(super) server_exchanges: ExchangeSums,
+    /// Exchanges, each once: by the client's end where that is on this node. Its samples and the server's end
+    /// in different steps now and then, so no step alone says which of the two to take.
+    pub(super) exchanges: u64,
+    /// Their time, summed.
+    pub(super) exchange_time: Nanos,
     /// Calls that the caller has open.
     pub(super) streams: u64,
     /// Age of the oldest of them without a response.
@@ -263,6 +268,10 @@ fn fold_end(world: &mut World, folded: &mut Folded, end: &End, step: ConnectionS
         let sums =
             if end.side == View::Client { &mut edge.client_exchanges } else { &mut edge.server_exchanges };
         sums.merge(&step.exchanges);
+        if end.side == View::Client || !connection.paired {
+            edge.exchanges += step.exchanges.count;
+            edge.exchange_time += Nanos(step.exchanges.total);
+        }
     }
 }
 

@@ -194,12 +194,10 @@ impl Ledger {
                 edge.calls += if sums.client_seen { sums.client.count } else { sums.server.count };
                 return true;
             }
-            let exchanges =
-                if sums.client_exchanges.measured { &sums.client_exchanges } else { &sums.server_exchanges };
-            edge.calls += exchanges.count;
+            edge.calls += sums.exchanges;
             let tcp = totals.tcp_edge(services.text(key.0), services.text(key.1));
-            tcp.exchanges += exchanges.count;
-            tcp.seconds += exchanges.total as f64 / 1e9;
+            tcp.exchanges += sums.exchanges;
+            tcp.seconds += sums.exchange_time.as_secs_f64();
             tcp.failed_connects += sums.failed_connects;
             tcp.retransmits += sums.transport.retransmits;
             true

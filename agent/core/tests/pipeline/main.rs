@@ -8,7 +8,7 @@ mod names;
 use builder::{Node, Spec, exchanges, first, lines, ok};
 use expect_test::{Expect, expect};
 use faultline_core::call::View;
-use faultline_core::event::{ConnectFailed, Event, LossReason, Protocol};
+use faultline_core::event::{ConnectFailed, Event, LossReason, Protocol, Role};
 use faultline_core::pipeline::Settings;
 use faultline_core::report::Report;
 
@@ -55,6 +55,34 @@ fn services_edges_wire_time_and_a_tcp_backend() {
         loadgen -> gateway.example grpc rate 10.0 client 20.1 server 19.0 wire 1.0
     "#]],
     );
+}
+
+#[test]
+fn an_exchange_counts_once_though_its_ends_tell_of_it_in_different_steps() {
+    let mut node = Node::new();
+    node.cgroup(12, "/shop/cart", "cart");
+    node.cgroup(13, "/shop/redis", "redis");
+    let redis = node.pair(10, 100, 12, 13, 6379);
+    // From another node: here is only the server's end.
+    node.open(10, 300, 13, Role::Server, "10.0.0.1:6379", "10.0.0.2:50000");
+    node.sample(1_000, redis.client, Protocol::Other, exchanges(1, 700));
+    node.sample(1_000, redis.server, Protocol::Other, exchanges(1, 300));
+    node.sample(4_999, redis.client, Protocol::Other, exchanges(3, 700));
+    node.sample(5_001, redis.server, Protocol::Other, exchanges(3, 300));
+    node.sample(5_001, 300, Protocol::Other, exchanges(7, 300));
+    node.sample(9_999, redis.server, Protocol::Other, exchanges(5, 300));
+    node.sample(10_001, redis.client, Protocol::Other, exchanges(5, 700));
+    for step in 1..=4 {
+        node.tick(step * 5_000 + 600);
+    }
+    let counted: Vec<(&str, &str, u64)> = node
+        .pipeline
+        .totals()
+        .tcp
+        .iter()
+        .map(|((caller, callee), tcp)| (&**caller, &**callee, tcp.exchanges))
+        .collect();
+    assert_eq!(counted, [("cart", "redis", 9), ("external:private", "redis", 7)]);
 }
 
 #[test]
