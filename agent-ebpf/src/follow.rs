@@ -2,6 +2,7 @@
 //! [`crate::observe`]; what is usual goes out by [`crate::whole`], what else is in order by [`crate::walk`],
 //! duplicates stop here, the rest goes out raw.
 
+use crate::ahead::{catch_up, fate, keep, let_go};
 use crate::frame::{Header, PREFACE};
 use crate::lock::Lock;
 use crate::maps::count_loss;
@@ -11,11 +12,12 @@ use crate::state::{
 use crate::walk::{Walk, close_window, send, walk};
 use crate::whole::send_whole;
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
 use faultline_abi::{direction, loss};
 
-/// How often to look at a lock before the segment goes out raw. Its holder walks one segment: microseconds.
-const SPINS: u32 = 64;
+/// How often to look at a lock before the segment goes out raw: some ten microseconds. Its holder is on another CPU and
+/// walks or keeps one segment.
+const SPINS: u32 = 4_096;
 /// Skipped bytes are told at the latest after this many.
 pub const UNTOLD_MAX: u32 = 1 << 20;
 /// A receive window is at most 1 GiB (RFC 7323): a hole farther back was filled.
@@ -32,7 +34,7 @@ pub extern "C" fn follow(skb: *mut __sk_buff, scratch: *mut Scratch, direction: 
     }
     // SAFETY: both are map values; the scratch is the caller's, the direction is shared under its lock.
     let (s, lock) = unsafe { (&mut *scratch, &raw mut (*direction).lock) };
-    let locked = take_lock(direction) != 0;
+    let mut locked = take_lock(direction) != 0;
     if locked && send_whole(skb, scratch, direction) != 0 {
         // SAFETY: it is ours.
         unsafe { Lock::give_back(lock) };
@@ -59,11 +61,21 @@ pub extern "C" fn follow(skb: *mut __sk_buff, scratch: *mut Scratch, direction: 
     // SAFETY: the scratch is ours.
     unsafe { (&raw mut s.length).write_volatile(length) };
     s.record_start = s.at;
-    // SAFETY: a missed lock leaves the direction to others: a raw walk does not touch it.
-    forward(skb, s, unsafe { &mut *direction });
-    if locked {
+    // What goes out raw takes long to copy and leaves the direction alone: meanwhile another CPU may need it.
+    if locked && s.raw != 0 {
         // SAFETY: it is ours.
         unsafe { Lock::give_back(lock) };
+        locked = false;
+    }
+    forward(skb, scratch, direction);
+    if locked {
+        // SAFETY: it is ours.
+        unsafe {
+            if (*direction).kept_in != 0 {
+                catch_up(scratch, direction);
+            }
+            Lock::give_back(lock);
+        }
     }
     0
 }
@@ -78,21 +90,39 @@ enum Pass {
     Raw(u32),
 }
 
-/// Takes a direction's lock, or gives up: 0. A global function: the verifier would look at all that follows once for
-/// each turn after which the lock may be free.
+/// Takes a direction's lock, or gives up: 0. A global function: the verifier forgets behind it how often it tried.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn take_lock(direction: *mut Direction) -> i32 {
     if direction.is_null() {
         return 0;
     }
-    for _ in 0..SPINS {
-        // SAFETY: the lock lies in a map value.
-        if unsafe { Lock::try_take(&raw mut (*direction).lock) } {
+    // SAFETY: the lock lies in a map value; `take_again` has the signature that bpf_loop calls, and `wait` outlives it.
+    unsafe {
+        if Lock::try_take(&raw mut (*direction).lock) {
             return 1;
         }
+        let mut wait = Wait { direction, taken: 0 };
+        bpf_loop(SPINS, take_again as *mut core::ffi::c_void, (&raw mut wait).cast(), 0);
+        (&raw const wait.taken).read_volatile()
     }
-    0
+}
+
+/// Whoever waits for a lock.
+#[repr(C)]
+struct Wait {
+    direction: *mut Direction,
+    taken: i32,
+}
+
+/// Tries once more; 1 when there is nothing left to wait for.
+unsafe extern "C" fn take_again(_: u32, wait: *mut Wait) -> i64 {
+    // SAFETY: the loop hands over what `take_lock` gave it.
+    unsafe {
+        let taken = Lock::try_take(&raw mut (*(*wait).direction).lock);
+        (*wait).taken = i32::from(taken);
+        i64::from(taken)
+    }
 }
 
 /// Finds the segment's place in the stream and advances the direction beyond it.
@@ -120,7 +150,11 @@ fn place(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) -> Pass {
             s.at = behind;
         }
     } else if ahead > 0 {
-        hole(s, d, ahead.unsigned_abs());
+        match hole(skb, s, d, ahead.unsigned_abs()) {
+            fate::KEPT => return Pass::Raw(RAW_EPISODE),
+            fate::KNOWN => return Pass::Drop,
+            _ => {}
+        }
     }
     d.expected = end;
     if d.phase == phase::FOLLOWED {
@@ -159,11 +193,19 @@ fn again(s: &Scratch, d: &mut Direction, end: u32) -> Pass {
     Pass::Raw(RAW_EPISODE)
 }
 
-/// Walks, and sends what is left of the record.
-#[inline(always)]
-fn forward(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) {
+/// Walks, and sends what is left of the record. A global function: the verifier proves it once, with the direction's
+/// lock and without.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forward(skb: *mut __sk_buff, scratch: *mut Scratch, direction: *mut Direction) -> i32 {
+    if scratch.is_null() || direction.is_null() {
+        return 0;
+    }
+    // SAFETY: both are map values. The scratch is the caller's, and so is the direction by its lock; without that the
+    // walk is a raw one, which does not touch it.
+    let (s, d) = unsafe { (&mut *scratch, &mut *direction) };
     if s.at >= s.length {
-        return;
+        return 0;
     }
     if s.raw == 0 {
         s.untold = d.untold;
@@ -174,10 +216,10 @@ fn forward(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) {
     // SAFETY: the pointers are those we just put in.
     let (s, d) = unsafe { (&mut *place.scratch, &mut *place.direction) };
     let told = s.at.wrapping_sub(s.record_start).wrapping_add(s.untold);
-    if s.raw == 0 && s.piece == NO_PIECE && d.frame_left != 0 && told < UNTOLD_MAX {
+    if s.raw == 0 && s.piece == NO_PIECE && d.frame_left != 0 && d.kept_in == 0 && told < UNTOLD_MAX {
         // Nothing but the inside of a body: the next record tells it as well.
         d.untold = told;
-        return;
+        return 0;
     }
     if s.window_start == 0 && s.window_end == s.length && s.at == s.length {
         // A small segment goes out whole.
@@ -187,26 +229,43 @@ fn forward(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) {
     if told != 0 {
         send(s);
     }
+    0
 }
 
-/// Bytes before this segment are missing: jumps over them when they lie inside a skipped body.
+/// Bytes before this segment are missing: jumps over them when they lie inside a skipped body, else keeps the segment
+/// until they come, else the direction is lost. Says whether it is kept.
 #[inline(always)]
-fn hole(s: &mut Scratch, d: &mut Direction, missing: u32) {
+fn hole(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction, missing: u32) -> i32 {
     tell(s, d);
+    let inside = d.phase == phase::FOLLOWED && d.kept_in == 0 && missing < d.frame_left;
+    let skipped = match d.frame_payload {
+        payload::OPAQUE => inside,
+        payload::BODY => inside && missing <= d.message_left,
+        _ => false,
+    };
+    if !skipped && d.phase == phase::FOLLOWED {
+        let fate = keep(skb, s, d);
+        if fate != fate::REFUSED {
+            return fate;
+        }
+    }
     if d.has_hole == 0 || d.expected.wrapping_sub(d.hole) > REACH {
         d.has_hole = 1;
         d.hole = d.expected;
     }
     d.hole_end = s.sequence;
-    let inside = d.phase == phase::FOLLOWED && missing < d.frame_left;
-    if inside && d.frame_payload == payload::OPAQUE {
-        d.frame_left -= missing;
-    } else if inside && d.frame_payload == payload::BODY && missing <= d.message_left {
-        d.frame_left -= missing;
-        d.message_left -= missing;
-    } else {
+    if !skipped {
+        if d.kept_in != 0 {
+            let_go(s, d);
+        }
         lose(d);
+        return fate::REFUSED;
     }
+    d.frame_left -= missing;
+    if d.frame_payload == payload::BODY {
+        d.message_left -= missing;
+    }
+    fate::REFUSED
 }
 
 /// From here on nothing is known of the frames.

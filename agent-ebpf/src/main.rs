@@ -4,8 +4,8 @@
 //! They use only what the kernel's user API promises, always let the packet pass, and write to nothing but
 //! their own maps. The stream of each HTTP/2 connection is filtered, not understood: the agent parses it
 //! again. Modules in the order in which a packet meets them: [`packet`] → [`observe`] → [`classify`],
-//! then [`body`] and [`whole`] for what is usual, [`follow`] → [`walk`] for all else (with [`frame`]). [`early`] keeps
-//! what comes before its socket, [`upgrade`] knows HTTP/1 that becomes HTTP/2. [`sample`] and [`socket`] tell of
+//! then [`body`] and [`whole`] for what is usual, [`follow`] → [`walk`] for all else (with [`frame`]). [`ahead`] keeps
+//! what comes before its turn, [`early`] what comes before its socket, [`upgrade`] knows HTTP/1 that becomes HTTP/2. [`sample`] and [`socket`] tell of
 //! connections; [`state`], [`maps`] and [`lock`] hold what is remembered.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused_imports, reason = "only for the kernel"))]
@@ -15,6 +15,8 @@
     reason = "indices are constants or masked, the verifier checks each; a program has no other crate to hide from"
 )]
 
+#[cfg(target_arch = "bpf")]
+mod ahead;
 #[cfg(target_arch = "bpf")]
 mod body;
 #[cfg(target_arch = "bpf")]

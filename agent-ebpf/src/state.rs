@@ -79,6 +79,10 @@ pub struct Direction {
     pub finished: u32,
     /// Messages of other streams that `MESSAGES` may hold; more than it does when streams were reset.
     pub unfinished: u32,
+    /// Where segments that came ahead of their turn are kept, and one; 0 when there are none.
+    pub kept_in: u32,
+    /// Keeps what follows on a multiple of eight.
+    pub reserved: u32,
     /// The gathered frame header.
     pub header: [u8; 16],
     /// The gathered message prefix.
@@ -95,7 +99,8 @@ impl Direction {
             | self.message_left
             | self.prefix_have
             | self.untold
-            | self.unfinished;
+            | self.unfinished
+            | self.kept_in;
         self.phase == phase::FOLLOWED && left == 0
     }
 }

@@ -16,7 +16,7 @@ use faultline_abi::{Head, PieceHead, SegmentRecord, kind, loss};
 
 /// A 131,018-byte segment of nine-byte frames has 14,558; a straddling header adds a step per byte, a
 /// window one.
-const STEPS: u32 = 32_768;
+pub const STEPS: u32 = 32_768;
 const OUT_MASK: u32 = 0x1fff;
 const READ_MASK: u32 = 0x3fff;
 
@@ -69,13 +69,15 @@ unsafe extern "C" fn step(_: u32, walk: *mut Walk) -> i64 {
     match d.frame_payload {
         payload::OPAQUE => {
             let run = d.frame_left.min(rest);
-            skip(s, d, run);
+            s.at += run;
+            skip(d, run);
             0
         }
         payload::BODY if d.message_left != 0 => {
             let run = d.message_left.min(d.frame_left).min(rest);
             d.message_left -= run;
-            skip(s, d, run);
+            s.at += run;
+            skip(d, run);
             0
         }
         payload::BODY => prefix(skb, s, d, rest),
@@ -108,33 +110,42 @@ fn header(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction, rest: u32) ->
     } else if have == 0 && rest >= HEADER {
         return open_window(skb, s);
     } else {
-        // SAFETY: `here` points into the window, and the index is masked to the array.
-        unsafe {
-            let byte = here(s, s.at).read_volatile();
-            d.header.as_mut_ptr().add((have & 15) as usize).write_volatile(byte);
-        }
+        // SAFETY: `here` points into the window.
+        let byte = unsafe { here(s, s.at).read_volatile() };
         s.at += 1;
         s.keep_end = s.at;
-        if have + 1 < HEADER {
-            d.header_have = have + 1;
-            return 0;
-        }
-        // SAFETY: the array has sixteen bytes.
-        unsafe { Header::read(d.header.as_ptr()) }
+        let Some(header) = gather(d, byte) else { return 0 };
+        header
     };
     s.keep_end = s.at;
-    d.header_have = 0;
-    begin_frame(s, d, found)
+    begin_frame(s, d, found);
+    0
 }
 
+/// Takes one more byte of a frame header that straddles segments; the header when it is whole.
 #[inline(always)]
-fn begin_frame(s: &mut Scratch, d: &mut Direction, header: Header) -> i64 {
+pub fn gather(d: &mut Direction, byte: u8) -> Option<Header> {
+    let have = d.header_have;
+    // SAFETY: the index is masked to the array, which has sixteen bytes.
+    unsafe { d.header.as_mut_ptr().add((have & 15) as usize).write_volatile(byte) };
+    if have + 1 < HEADER {
+        d.header_have = have + 1;
+        return None;
+    }
+    d.header_have = 0;
+    // SAFETY: see above.
+    Some(unsafe { Header::read(d.header.as_ptr()) })
+}
+
+/// Takes a frame header. What no peer may send loses the direction.
+#[inline(always)]
+pub fn begin_frame(s: &mut Scratch, d: &mut Direction, header: Header) {
     if !header.is_plausible() {
         // The rest of the segment goes out as it is; the record then covers every byte of it.
         d.phase = phase::LOST;
         d.raw_budget = RAW_EPISODE;
         s.raw = 1;
-        return 0;
+        return;
     }
     d.frame_left = header.length;
     d.frame_payload = payload::WHOLE;
@@ -151,7 +162,6 @@ fn begin_frame(s: &mut Scratch, d: &mut Direction, header: Header) -> i64 {
             end_frame(d);
         }
     }
-    0
 }
 
 /// Puts aside where the message of one stream stopped and takes up another's.
@@ -192,9 +202,9 @@ fn end_frame(d: &mut Direction) {
     }
 }
 
+/// Goes on by so many bytes of the frame's payload.
 #[inline(always)]
-fn skip(s: &mut Scratch, d: &mut Direction, run: u32) {
-    s.at += run;
+pub fn skip(d: &mut Direction, run: u32) {
     d.frame_left -= run;
     if d.frame_left == 0 {
         end_frame(d);
@@ -208,17 +218,23 @@ fn padding(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) -> i64 {
         return open_window(skb, s);
     }
     // SAFETY: `here` points into the window.
-    let pad = u32::from(unsafe { here(s, s.at).read_volatile() });
+    let length = unsafe { here(s, s.at).read_volatile() };
     s.at += 1;
     s.keep_end = s.at;
+    pad(d, length);
+    0
+}
+
+/// Takes the pad length of a DATA frame.
+#[inline(always)]
+pub fn pad(d: &mut Direction, length: u8) {
     d.frame_payload = payload::BODY;
     d.frame_left -= 1;
-    d.pad_left = pad.min(d.frame_left);
+    d.pad_left = u32::from(length).min(d.frame_left);
     d.frame_left -= d.pad_left;
     if d.frame_left == 0 {
         end_frame(d);
     }
-    0
 }
 
 /// At a gRPC message prefix: a flag and the message's length.
@@ -245,21 +261,27 @@ fn prefix(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction, rest: u32) ->
             to.add(4).write_volatile(from.add(4).read_volatile());
         }
     }
-    d.prefix_have = have + run;
+    s.at += run;
+    s.keep_end = s.at;
+    prefixed(d, run);
+    0
+}
+
+/// Goes on by so many bytes of a message prefix, which were put where it is gathered.
+#[inline(always)]
+pub fn prefixed(d: &mut Direction, run: u32) {
+    d.prefix_have += run;
     if d.prefix_have >= PREFIX {
         d.prefix_have = 0;
         d.message_left = u32::from_be_bytes([d.prefix[1], d.prefix[2], d.prefix[3], d.prefix[4]]);
     }
-    let keep = s.at + run;
-    s.keep_end = keep;
     if d.prefix[0] > 1 {
         // Not gRPC, or joined inside a message: no prefix can be told from content in this frame.
         d.prefix_have = 0;
         d.message_left = 0;
         d.frame_payload = payload::OPAQUE;
     }
-    skip(s, d, run);
-    0
+    skip(d, run);
 }
 
 /// The byte of the window at a place of the payload, with at least sixty-four readable ones behind it.

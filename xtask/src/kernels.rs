@@ -43,7 +43,7 @@ pub(crate) fn verify() -> Result<()> {
     }
     let programs: Vec<_> = programs.iter().map(|(name, path)| (*name, path.as_path())).collect();
     let mut script = format!(
-        "faultline check\nverdict=$?\ncapture --test-threads=1 {}\nverdict=$verdict/$?\n",
+        "faultline check\nverdict=$?\ncapture --test-threads=1 --nocapture {}\nverdict=$verdict/$?\n",
         CAPTURE.join(" ")
     );
     for name in OF_THE_GUEST {

@@ -1,0 +1,279 @@
+//! What comes ahead of its turn: a segment was lost on its way, or two CPUs bring segments in another order than they
+//! were sent. It goes out raw at once and a copy is kept here; when what belongs before it has come and was walked,
+//! the copy is walked too, and the direction is followed on. To find a frame's beginning in the middle of a stream
+//! would be a guess instead: bodies may hold anything. [`crate::follow`] says when.
+
+use crate::frame::{HEADER, Header};
+use crate::lock::Lock;
+use crate::state::{Direction, Scratch, payload, phase};
+use crate::walk::{STEPS, begin_frame, gather, opaque, pad, prefixed, skip};
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+
+/// Directions of which something may be kept at the same time. Reordering on one node is over in microseconds, a
+/// retransmission in a round trip.
+const PLACES: u32 = 8;
+/// The longest segment that is kept. IPv6 knows longer ones, where someone asked for them.
+const LONGEST: u32 = 1 << 16;
+/// The most that is kept of a direction: the agent itself waits for a hole with no more behind it.
+const MOST: u32 = 1 << 18;
+/// A segment that has not come after so long was missed, not late. As long as the agent waits for it.
+const PATIENCE: u64 = 1_000_000_000;
+
+/// Segments of one direction, one behind the other, whose predecessor has not come.
+#[repr(C)]
+struct Kept {
+    /// Taken by whoever uses this place.
+    lock: Lock,
+    /// The socket; 0: nobody's.
+    cookie: u64,
+    /// When the first one came.
+    since: u64,
+    /// One of `faultline_abi::direction`.
+    direction: u32,
+    /// Sequence number of the first byte.
+    sequence: u32,
+    /// How many bytes.
+    length: u32,
+    /// Where the walk is.
+    at: u32,
+    /// The masks that the verifier wants leave room for one more segment, and for a header.
+    bytes: [u8; (MOST + LONGEST) as usize + 64],
+}
+
+/// What is kept.
+#[map]
+static KEPT: Array<Kept> = Array::with_max_entries(PLACES, 0);
+
+/// What became of a segment that came ahead of its turn.
+pub mod fate {
+    /// There is no place for it, or it does not follow what is there.
+    pub const REFUSED: i32 = 0;
+    /// It is kept.
+    pub const KEPT: i32 = 1;
+    /// It was kept before.
+    pub const KNOWN: i32 = 2;
+}
+
+/// Keeps the segment in the scratch, which comes ahead of what its direction expects; one of [`fate`]. A global
+/// function: the verifier proves it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn keep(skb: *mut __sk_buff, scratch: *mut Scratch, direction: *mut Direction) -> i32 {
+    if scratch.is_null() || direction.is_null() {
+        return fate::REFUSED;
+    }
+    // SAFETY: both are map values; the caller has locked them.
+    let (s, d) = unsafe { (&*scratch, &mut *direction) };
+    if d.kept_in == 0 {
+        return begin(skb, s, d);
+    }
+    let Some(kept) = locked(s, d) else { return fate::REFUSED };
+    // SAFETY: the lock makes it ours.
+    unsafe {
+        let fate = append(skb, s, &mut *kept);
+        Lock::give_back(&raw mut (*kept).lock);
+        fate
+    }
+}
+
+/// Keeps a first segment, in a place that nobody uses.
+#[inline(always)]
+fn begin(skb: *mut __sk_buff, s: &Scratch, d: &mut Direction) -> i32 {
+    for place in 0..PLACES {
+        let Some(kept) = KEPT.get_ptr_mut(place) else { return fate::REFUSED };
+        // SAFETY: a map value; the lock makes it ours.
+        unsafe {
+            // A look without the lock, so that whose place it is finds it free.
+            let lock = &raw mut (*kept).lock;
+            if is_used(kept, s.now) || !Lock::try_take(lock) {
+                continue;
+            }
+            if is_used(kept, s.now) {
+                Lock::give_back(lock);
+                continue;
+            }
+            let k = &mut *kept;
+            k.cookie = s.cookie;
+            k.direction = s.direction;
+            k.since = s.now;
+            k.sequence = s.sequence;
+            k.length = 0;
+            let fate = append(skb, s, k);
+            if fate == fate::KEPT {
+                d.kept_in = place + 1;
+            } else {
+                k.cookie = 0;
+            }
+            Lock::give_back(lock);
+            return fate;
+        }
+    }
+    fate::REFUSED
+}
+
+/// Whether a place is somebody's. A connection that ended while something was kept left it behind.
+#[inline(always)]
+unsafe fn is_used(kept: *const Kept, now: u64) -> bool {
+    // SAFETY: the caller gives a map value.
+    unsafe {
+        let cookie = (&raw const (*kept).cookie).read_volatile();
+        cookie != 0 && now.wrapping_sub((&raw const (*kept).since).read_volatile()) <= PATIENCE
+    }
+}
+
+/// Puts a segment behind those that are kept.
+#[inline(always)]
+fn append(skb: *mut __sk_buff, s: &Scratch, k: &mut Kept) -> i32 {
+    let offset = s.sequence.wrapping_sub(k.sequence);
+    if offset < k.length && s.length <= k.length - offset {
+        return fate::KNOWN;
+    }
+    let late = s.now.wrapping_sub(k.since) > PATIENCE;
+    if late || offset != k.length || s.length > LONGEST || offset + s.length > MOST {
+        return fate::REFUSED;
+    }
+    let offset = opaque(offset) & (MOST - 1);
+    let length = (opaque(s.length.wrapping_sub(1)) & (LONGEST - 1)) + 1;
+    // SAFETY: the masks keep both in the array, which has room for both.
+    let failed = unsafe {
+        let to = k.bytes.as_mut_ptr().add(offset as usize).cast();
+        bpf_skb_load_bytes(skb.cast(), s.payload_at, to, length)
+    };
+    if failed != 0 {
+        return fate::REFUSED;
+    }
+    k.length = offset + length;
+    fate::KEPT
+}
+
+/// Walks what is kept if its turn has come. A global function: the verifier proves it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn catch_up(scratch: *mut Scratch, direction: *mut Direction) -> i32 {
+    if scratch.is_null() || direction.is_null() {
+        return 0;
+    }
+    // SAFETY: both are map values; the caller has locked them.
+    let (s, d) = unsafe { (&mut *scratch, &mut *direction) };
+    let Some(kept) = locked(s, d) else { return 0 };
+    // SAFETY: the lock makes it ours.
+    let k = unsafe { &mut *kept };
+    let from = d.expected.wrapping_sub(k.sequence);
+    if from.cast_signed() >= 0 {
+        k.at = from;
+        let mut walk = Again { kept: k, scratch: s, direction: d };
+        // SAFETY: `step` has the signature that bpf_loop calls, and `walk` outlives the call.
+        unsafe {
+            bpf_loop(STEPS, step as *mut core::ffi::c_void, (&raw mut walk).cast(), 0);
+        }
+        // SAFETY: the pointers are those we just put in.
+        let (k, d) = unsafe { (&mut *walk.kept, &mut *walk.direction) };
+        if from < k.length {
+            d.expected = k.sequence.wrapping_add(k.length);
+        }
+        k.cookie = 0;
+        d.kept_in = 0;
+    }
+    // SAFETY: it is ours.
+    unsafe { Lock::give_back(&raw mut (*kept).lock) };
+    0
+}
+
+/// Lets go of what is kept: the direction is lost.
+#[inline(always)]
+pub fn let_go(s: &Scratch, d: &mut Direction) {
+    if let Some(kept) = locked(s, d) {
+        // SAFETY: the lock makes it ours.
+        unsafe {
+            (*kept).cookie = 0;
+            Lock::give_back(&raw mut (*kept).lock);
+        }
+    }
+    d.kept_in = 0;
+}
+
+/// The place of a direction, if it is still its own; whoever takes it gives the lock back.
+#[inline(always)]
+fn locked(s: &Scratch, d: &Direction) -> Option<*mut Kept> {
+    let kept = KEPT.get_ptr_mut(d.kept_in.wrapping_sub(1))?;
+    // SAFETY: a map value; what is read is compared under its lock.
+    unsafe {
+        let lock = &raw mut (*kept).lock;
+        if !Lock::try_take(lock) {
+            return None;
+        }
+        if (*kept).cookie == s.cookie && (*kept).direction == s.direction {
+            return Some(kept);
+        }
+        Lock::give_back(lock);
+    }
+    None
+}
+
+/// What a step over kept bytes needs.
+#[repr(C)]
+struct Again {
+    kept: *mut Kept,
+    scratch: *mut Scratch,
+    direction: *mut Direction,
+}
+
+/// Goes on by a frame header, a byte of one or of a message prefix, or a run of bytes. Returns 1 to end the walk. The
+/// same way as [`crate::walk`]'s, but nothing is told: all of it was.
+unsafe extern "C" fn step(_: u32, walk: *mut Again) -> i64 {
+    // SAFETY: the loop hands over what `catch_up` gave it; all three pointers are valid while it runs, and the locks
+    // make us the only one to write.
+    let (k, s, d) = unsafe { (&mut *(*walk).kept, &mut *(*walk).scratch, &mut *(*walk).direction) };
+    if k.at >= k.length || d.phase != phase::FOLLOWED {
+        return 1;
+    }
+    let rest = k.length - k.at;
+    let place = opaque(k.at) & (MOST - 1);
+    // SAFETY: the mask keeps the place in the array, which has sixty-four bytes more.
+    let here = unsafe { k.bytes.as_ptr().add(place as usize) };
+    // SAFETY: see above.
+    let byte = || unsafe { here.read_volatile() };
+    let run = if d.frame_left == 0 && d.pad_left != 0 {
+        let run = d.pad_left.min(rest);
+        d.pad_left -= run;
+        run
+    } else if d.frame_left == 0 && d.header_have == 0 && rest >= HEADER {
+        // SAFETY: see above.
+        begin_frame(s, d, unsafe { Header::read(here) });
+        HEADER
+    } else if d.frame_left == 0 {
+        if let Some(header) = gather(d, byte()) {
+            begin_frame(s, d, header);
+        }
+        1
+    } else {
+        match d.frame_payload {
+            payload::PADDED => {
+                pad(d, byte());
+                1
+            }
+            payload::BODY if d.message_left == 0 => {
+                // SAFETY: the mask keeps the place in the array.
+                unsafe { d.prefix.as_mut_ptr().add((d.prefix_have & 7) as usize).write_volatile(byte()) };
+                prefixed(d, 1);
+                1
+            }
+            payload::BODY => {
+                let run = d.message_left.min(d.frame_left).min(rest);
+                d.message_left -= run;
+                skip(d, run);
+                run
+            }
+            _ => {
+                let run = d.frame_left.min(rest);
+                skip(d, run);
+                run
+            }
+        }
+    };
+    k.at += run;
+    0
+}
