@@ -235,7 +235,8 @@ fn attempt(expectation: &Expectation, call: &Call) -> Said {
     }
 }
 
-/// The client writes what is left of its deadline when it writes its headers, gRPC C++ rounded up.
+/// The client writes what is left of its deadline when it writes its headers: nothing, if it came to it too late;
+/// gRPC C++ rounds up.
 fn deadline(expectation: &Expectation, call: &Call) -> Said {
     match (expectation.deadline, call.deadline) {
         (None, None) => Said::Right,
@@ -243,8 +244,8 @@ fn deadline(expectation: &Expectation, call: &Call) -> Said {
         (Some(_), None) => Said::Open,
         (Some(asked), Some(seen)) => {
             let ms = seen.as_millis_f64();
-            right_if(ms > 0.0 && ms <= asked as f64 * 1.01 + 1.0)
-                .max(right_if(ms >= asked.saturating_sub(BEFORE_HEADERS_MS) as f64))
+            let least = asked.saturating_sub(BEFORE_HEADERS_MS) as f64;
+            right_if(ms >= least && ms <= asked as f64 * 1.01 + 1.0)
         }
     }
 }
