@@ -128,7 +128,7 @@ pub(crate) const HAPROXY: Part = Part {
 
 pub(crate) const OPENSSL: Part = Part {
     name: "openssl",
-    purpose: "the key of the peers that speak TLS",
+    purpose: "the keys of those that speak TLS in tests",
     found: || house::which("openssl").is_some(),
     source: Source::Debian(&["openssl"]),
 };

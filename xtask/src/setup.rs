@@ -80,7 +80,7 @@ fn needed(purpose: Purpose) -> Vec<Part> {
         }
         Purpose::Test => needed(Purpose::Demo)
             .into_iter()
-            .chain([parts::PROMETHEUS, parts::HELM_BINARY, parts::EMULATOR, parts::NFTABLES])
+            .chain([parts::PROMETHEUS, parts::HELM_BINARY, parts::EMULATOR, parts::NFTABLES, parts::OPENSSL])
             .chain(needed(Purpose::Probes))
             .collect(),
     }

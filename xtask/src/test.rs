@@ -10,7 +10,7 @@ use std::time::Instant;
 /// Set up what is missing and run every test, or the named stages.
 #[derive(Args)]
 pub(crate) struct Test {
-    /// Stages to run [default: all but stacks, in this order].
+    /// Stages to run [default: all, in this order].
     #[arg(value_enum)]
     stages: Vec<Stage>,
 }
@@ -26,20 +26,15 @@ enum Stage {
     Probes,
     /// Real kernel, real traffic, real Prometheus, real Helm: needs root.
     E2e,
-    /// The agent's check and the capture tests on Debian's 6.1 and 6.12 kernels, in QEMU.
-    Kernels,
-    /// Six gRPC stacks, each as client and server of each, under the agent, and gRPC over TLS: needs root. Only by
-    /// its name.
-    Stacks,
     /// Every fault of the playground has its effect on real processes, its nodes and its clean-up work: needs root.
     Playground,
+    /// Six gRPC stacks, each as client and server of each, under the agent, and gRPC over TLS: needs root.
+    Stacks,
+    /// The agent's check and the capture tests on Debian's 6.1 and 6.12 kernels, in QEMU.
+    Kernels,
     /// The demo, on faults of different kinds: needs root.
     Demo,
 }
-
-/// The stages of a run without names.
-const DEFAULT: [Stage; 7] =
-    [Stage::Core, Stage::Unit, Stage::Probes, Stage::E2e, Stage::Playground, Stage::Kernels, Stage::Demo];
 
 /// What the demo stage breaks: one fault of each family of evidence (a service's own time, status codes,
 /// a back end that speaks no gRPC).
@@ -48,7 +43,7 @@ const DEMO_FAULTS: [(&str, &str); 3] =
 
 impl Test {
     pub(crate) fn run(&self) -> Result<()> {
-        let stages = if self.stages.is_empty() { &DEFAULT[..] } else { &self.stages };
+        let stages = if self.stages.is_empty() { Stage::value_variants() } else { &self.stages };
         if stages.iter().any(|stage| !matches!(stage, Stage::Core | Stage::Stacks)) {
             setup::ensure(Purpose::Test)?;
         }
