@@ -266,8 +266,10 @@ fn ending(expectation: &Expectation, call: &Call) -> Said {
         Ending::TrailersOnly => {
             right_if(matches!(expectation.responses, Expected::Exact(0, 0) | Expected::AtMost(..)))
         }
-        // A client that gives up says CANCEL; a server that notices may say anything.
-        Ending::Reset { code, by_client } => right_if(!expectation.certain && (code == 8 || !by_client)),
+        // A client that gives up says CANCEL; a server that notices, or a proxy that breaks a call, may say anything.
+        Ending::Reset { code, by_client } => {
+            right_if(!expectation.certain && (code == 8 || !by_client || expectation.broken))
+        }
         Ending::ConnectionClosed => right_if(!expectation.certain),
         // A proxy answers without gRPC when there is no one behind it.
         Ending::EndStream => right_if(!expectation.certain),

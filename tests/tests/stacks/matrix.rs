@@ -101,7 +101,6 @@ fn judge(
         let verdict = compare(expected, &seen.calls(*end), End { view: *end, authority, ordered: false });
         Part { name, verdict, lost: seen.lost.clone() }
     });
-    // A proxy resets a stream whose server answers before its client has ended, so requests may be cut short.
     let tally = Tally::of(&parts.collect::<Vec<_>>(), ran.proxy.is_some());
     let mut failures = Vec::new();
     if tally.refused > 0 && ran.pair.age.is_none() && ran.proxy.is_none() {
