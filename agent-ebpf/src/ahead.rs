@@ -120,8 +120,14 @@ unsafe fn is_used(kept: *const Kept, now: u64) -> bool {
     // SAFETY: the caller gives a map value.
     unsafe {
         let cookie = (&raw const (*kept).cookie).read_volatile();
-        cookie != 0 && now.wrapping_sub((&raw const (*kept).since).read_volatile()) <= PATIENCE
+        cookie != 0 && !is_late(now, (&raw const (*kept).since).read_volatile())
     }
+}
+
+/// Whether what is kept since then was waited for long enough. Two CPUs' times may be a little out of order.
+#[inline(always)]
+fn is_late(now: u64, since: u64) -> bool {
+    now.wrapping_sub(since).cast_signed() > PATIENCE.cast_signed()
 }
 
 /// Puts a segment behind those that are kept.
@@ -131,8 +137,7 @@ fn append(skb: *mut __sk_buff, s: &Scratch, k: &mut Kept) -> i32 {
     if offset < k.length && s.length <= k.length - offset {
         return fate::KNOWN;
     }
-    let late = s.now.wrapping_sub(k.since) > PATIENCE;
-    if late || offset != k.length || s.length > LONGEST || offset + s.length > MOST {
+    if is_late(s.now, k.since) || offset != k.length || s.length > LONGEST || offset + s.length > MOST {
         return fate::REFUSED;
     }
     let offset = opaque(offset) & (MOST - 1);

@@ -3,6 +3,7 @@
 //! duplicates stop here, the rest goes out raw.
 
 use crate::ahead::{catch_up, fate, keep, let_go};
+use crate::body::{tell, tell_headers};
 use crate::frame::{Header, PREFACE};
 use crate::lock::Lock;
 use crate::maps::count_loss;
@@ -35,6 +36,15 @@ pub extern "C" fn follow(skb: *mut __sk_buff, scratch: *mut Scratch, direction: 
     // SAFETY: both are map values; the scratch is the caller's, the direction is shared under its lock.
     let (s, lock) = unsafe { (&mut *scratch, &raw mut (*direction).lock) };
     let mut locked = take_lock(direction) != 0;
+    let missed = !locked;
+    // SAFETY: the lock makes us the only one; without it only the wish is left, which its holder looks at.
+    unsafe {
+        if locked {
+            tell(&mut *direction, s.cookie, s.direction);
+        } else {
+            (&raw mut (*direction).hurry).write_volatile(1);
+        }
+    }
     if locked && send_whole(skb, scratch, direction) != 0 {
         // SAFETY: it is ours.
         unsafe { Lock::give_back(lock) };
@@ -76,6 +86,10 @@ pub extern "C" fn follow(skb: *mut __sk_buff, scratch: *mut Scratch, direction: 
             }
             Lock::give_back(lock);
         }
+    }
+    if missed {
+        // What the lock's holder keeps to itself lies before what went out just now.
+        tell_headers(direction, s.cookie, s.direction);
     }
     0
 }
@@ -143,7 +157,7 @@ fn place(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction) -> Pass {
         }
         if fills(s, d, end) {
             // One piece of what was lost, what was not, and what is new: all of it goes out as it is.
-            tell(s, d);
+            tell_skipped(s, d);
             lose(d);
             d.has_hole = 0;
         } else {
@@ -236,7 +250,7 @@ pub extern "C" fn forward(skb: *mut __sk_buff, scratch: *mut Scratch, direction:
 /// until they come, else the direction is lost. Says whether it is kept.
 #[inline(always)]
 fn hole(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction, missing: u32) -> i32 {
-    tell(s, d);
+    tell_skipped(s, d);
     let inside = d.phase == phase::FOLLOWED && d.kept_in == 0 && missing < d.frame_left;
     let skipped = match d.frame_payload {
         payload::OPAQUE => inside,
@@ -277,7 +291,7 @@ fn lose(d: &mut Direction) {
 
 /// Tells the skipped bytes before the expected ones on their own: what follows does not follow them.
 #[inline(always)]
-fn tell(s: &mut Scratch, d: &mut Direction) {
+fn tell_skipped(s: &mut Scratch, d: &mut Direction) {
     if d.untold != 0 {
         let sequence = s.sequence;
         s.sequence = d.expected;

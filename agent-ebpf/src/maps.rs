@@ -54,9 +54,11 @@ pub fn count_loss(place: u32) {
 #[inline(always)]
 pub fn wakeup(now: u64) -> u64 {
     let Some(woken) = WOKEN.get_ptr_mut(0) else { return u64::from(BPF_RB_FORCE_WAKEUP) };
-    // SAFETY: a map value. Two CPUs may both wake, which does no harm.
+    // SAFETY: a map value. Two CPUs may both wake, which does no harm; what one of them dates may be a little older
+    // than what another one has woken for.
     unsafe {
-        if now.wrapping_sub(woken.read_volatile()) < faultline_abi::WAKE_EVERY_NANOS {
+        let since = now.wrapping_sub(woken.read_volatile()).cast_signed();
+        if since < faultline_abi::WAKE_EVERY_NANOS.cast_signed() {
             return u64::from(BPF_RB_NO_WAKEUP);
         }
         woken.write_volatile(now);

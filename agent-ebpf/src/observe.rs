@@ -1,13 +1,13 @@
 //! What happens to each packet: finds its connection, tells of it once, and passes payload on to where the
 //! protocol wants it. Packets come in from the programs; [`crate::follow`] takes those of HTTP/2.
 
-use crate::body::goes_on;
+use crate::body::{goes_on, tell_headers};
 use crate::classify::{HTTP1, classify};
 use crate::early::put_aside;
 use crate::follow::{follow, give_up};
 use crate::lock::Lock;
 use crate::maps::{CONNECTIONS, SCRATCH, SLOTS, count_loss};
-use crate::packet::{self, FIN, Packet, RST, SYN};
+use crate::packet::{self, FIN, Packet, RST, SYN, passed_at};
 use crate::sample::{exchange, sample};
 use crate::socket::{closed, opened};
 use crate::state::{Connection, Direction, Scratch, phase};
@@ -68,16 +68,16 @@ pub fn packet(ctx: &SkBuffContext, way: u32) {
         }
         return;
     }
+    // SAFETY: no arguments.
+    let ticks = unsafe { bpf_jiffies64() };
     if c.protocol == protocol::HTTP2 {
         segment(skb, &packet, c, way);
     } else {
-        exchange(c, (way == direction::SENT) == (c.asks != 0));
+        exchange(c, (way == direction::SENT) == (c.asks != 0), ticks);
         if c.protocol == protocol::TLS {
             tls::socket::meet(skb, &packet, c, way);
         }
     }
-    // SAFETY: no arguments.
-    let ticks = unsafe { bpf_jiffies64() };
     if ticks.wrapping_sub(c.look_at).cast_signed() >= 0 {
         c.look_at = ticks.wrapping_add(LOOK_EVERY_TICKS);
         look(skb);
@@ -94,11 +94,22 @@ pub extern "C" fn look(skb: *mut __sk_buff) -> i32 {
         let Some(connection) = connection_of(sk) else { return 0 };
         let c = &mut *connection;
         let now = bpf_ktime_get_ns();
-        if now.wrapping_sub(c.sampled_at) > SAMPLE_EVERY && c.closed == 0 {
+        // What TCP counts is held against what was told: a sample waits for both.
+        if told(c) && now.wrapping_sub(c.sampled_at) > SAMPLE_EVERY && c.closed == 0 {
             sample_socket(sk, c, now);
         }
     }
     0
+}
+
+/// Tells what waits in both directions; not if somebody is at one of them.
+#[inline(always)]
+pub fn told(c: &mut Connection) -> bool {
+    let cookie = c.cookie;
+    let sent = c.sent.headers == 0 || tell_headers(&raw mut c.sent, cookie, direction::SENT) != 0;
+    let received =
+        c.received.headers == 0 || tell_headers(&raw mut c.received, cookie, direction::RECEIVED) != 0;
+    sent && received
 }
 
 /// A packet of a connection that is new, that ends, or whose protocol is not known. A global function: the
@@ -208,6 +219,7 @@ unsafe fn on_connection(
         }
     }
     if c.fresh == 0 && ends(packet, c, way) {
+        told(c);
         sample_socket(sk, c, now);
         closed(c, now);
     }
@@ -291,6 +303,11 @@ fn ends(packet: &Packet, c: &mut Connection, way: u32) -> bool {
 }
 
 #[inline(always)]
+fn opposite(way: u32) -> u32 {
+    if way == direction::SENT { direction::RECEIVED } else { direction::SENT }
+}
+
+#[inline(always)]
 fn toward(c: &mut Connection, way: u32) -> &mut Direction {
     if way == direction::SENT { &mut c.sent } else { &mut c.received }
 }
@@ -298,7 +315,9 @@ fn toward(c: &mut Connection, way: u32) -> &mut Direction {
 /// A protocol that is not known yet, or whose bytes stay unseen: only exchanges are counted.
 #[inline(always)]
 fn with_other_protocol(skb: *mut __sk_buff, packet: &mut Packet, c: &mut Connection, way: u32) {
-    exchange(c, (way == direction::SENT) == (c.asks != 0));
+    // SAFETY: no arguments.
+    let ticks = unsafe { bpf_jiffies64() };
+    exchange(c, (way == direction::SENT) == (c.asks != 0), ticks);
     if c.http1 != 0 {
         match meaning(skb, packet, c, way) {
             Meaning::Request => return,
@@ -339,6 +358,10 @@ fn segment(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection, way: u32) {
     if (d.message_left | d.frame_left) != 0 && goes_on(skb, packet, d, cookie, way) != 0 {
         return;
     }
+    let other = toward(c, opposite(way));
+    if other.headers != 0 {
+        tell_headers(other, cookie, opposite(way));
+    }
     let Some((scratch, lock)) = slot() else {
         give_up();
         return;
@@ -350,7 +373,7 @@ fn segment(skb: *mut __sk_buff, packet: &Packet, c: &mut Connection, way: u32) {
         s.length = packet.length;
         s.sequence = packet.sequence;
         s.direction = way;
-        s.now = bpf_ktime_get_ns();
+        s.now = passed_at(skb, way);
         s.cookie = c.cookie;
         follow(skb, scratch, toward(c, way));
         Lock::give_back(lock);

@@ -3,7 +3,7 @@
 
 use crate::early;
 use crate::maps::{RECORDS, count_loss, wakeup};
-use crate::observe::{begins, connection_of};
+use crate::observe::{begins, connection_of, told};
 use crate::sample::sample;
 use crate::state::{Connection, phase};
 use aya_ebpf::bindings::{
@@ -153,6 +153,7 @@ unsafe fn state_changed(ops: *mut bpf_sock_ops, c: &mut Connection, now: u64) {
             }
         } else if c.opened != 0 && c.closed == 0 {
             let ops = &*ops;
+            told(c);
             sample(c, now, ops.srtt_us, ops.total_retrans, ops.segs_out, ops.bytes_acked, ops.bytes_received);
             closed(c, now);
         }

@@ -1,7 +1,7 @@
 //! What the programs remember: of a socket, of one direction of it, and while they walk one segment.
 
 use crate::lock::Lock;
-use faultline_abi::{BUCKETS, SegmentRecord};
+use faultline_abi::{BUCKETS, PieceHead, SegmentRecord};
 
 /// Where a direction of an HTTP/2 connection stands.
 ///
@@ -81,12 +81,37 @@ pub struct Direction {
     pub unfinished: u32,
     /// Where segments that came ahead of their turn are kept, and one; 0 when there are none.
     pub kept_in: u32,
-    /// Keeps what follows on a multiple of eight.
-    pub reserved: u32,
+    /// Headers in `waiting` that no record has told yet. All of them lie in the `untold` bytes.
+    pub headers: u32,
+    /// Somebody waits for these headers to be told: a segment behind them went out without the lock.
+    pub hurry: u32,
+    /// Payload bytes of the frame whose header came last.
+    pub frame_length: u32,
+    /// The tick in which the last of them passed.
+    pub header_tick: u64,
+    /// When it passed.
+    pub header_at: u64,
     /// The gathered frame header.
     pub header: [u8; 16],
     /// The gathered message prefix.
     pub prefix: [u8; 8],
+    /// The record that tells the waiting headers, put together when it goes out.
+    pub record: SegmentRecord,
+    /// The waiting headers: the record's pieces.
+    pub waiting: [Waiting; MOST_WAITING as usize],
+}
+
+/// Headers of DATA frames inside one message that one record tells together: 128 KiB in the frames that most stacks
+/// send. A power of two.
+pub const MOST_WAITING: u32 = 8;
+
+/// The header of a DATA frame, as a record has it.
+#[repr(C)]
+pub struct Waiting {
+    /// Its place in the record.
+    pub piece: PieceHead,
+    /// Its nine bytes; the next piece begins behind the others.
+    pub header: [u8; 16],
 }
 
 impl Direction {
@@ -118,8 +143,18 @@ pub struct Connection {
     pub closed: u32,
     /// When to look at the clock again, in the kernel's ticks.
     pub look_at: u64,
-    /// When the exchange that has not ended began; 0 when there is none.
+    /// When the exchange that has not ended began; 0 when there is none. Odd: about then (see [`crate::sample`]).
     pub asked_at: u64,
+    /// The tick in which an exchange was last timed.
+    pub timed_tick: u64,
+    /// When that one began.
+    pub timed_at: u64,
+    /// How long the last timed one took.
+    pub exchange_last: u64,
+    /// Exchanges that took as long and are not summed yet.
+    pub alike: u32,
+    /// Keeps what follows on a multiple of eight.
+    pub reserved: u32,
     /// Its cookie; 0 until it is known.
     pub cookie: u64,
     /// Its cgroup's id; 0 until it is known.
@@ -145,7 +180,7 @@ pub struct Connection {
     /// A request of HTTP/1 came first, whose answer has not come: its direction and one.
     pub http1: u32,
     /// Keeps what follows on a multiple of eight.
-    pub reserved: u32,
+    pub padding: u32,
     /// Totals of the socket when it was first seen.
     pub base_retransmits: u32,
     /// See `base_retransmits`.

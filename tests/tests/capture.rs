@@ -229,6 +229,111 @@ fn many_streams_at_once() {
 }
 
 #[test]
+fn headers_inside_a_message_are_told_together() {
+    let load = Load { calls: 5, length: 1 << 20, ..UNARY };
+    let (events, copies) = captured("together", |copies| echo(copies, load));
+    exact(&events, &copies);
+    let of_headers =
+        |segment: &&Segment| segment.pieces.iter().filter(|piece| piece.bytes.len() == 9).count();
+    let together = segments(&events).filter(|segment| of_headers(segment) > 2).count();
+    assert!(together > 0, "each header went out alone");
+}
+
+/// A receiver that takes its time holds up the sender in the middle of a message, at the last byte that it was
+/// granted: what was sent is told before the answer that it may go on.
+#[test]
+fn what_one_side_said_is_told_before_what_the_other_answers() {
+    const PAUSE: Duration = Duration::from_millis(150);
+    const WINDOW: u32 = 1 << 17;
+    let (events, copies) = captured("stalled", |copies| async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let taps = copies.clone();
+        let server = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut server = h2::server::Builder::new();
+            server.initial_window_size(WINDOW).initial_connection_window_size(1 << 22);
+            let mut connection = server.handshake::<_, Bytes>(taps.tap(socket)).await.unwrap();
+            while let Some(call) = connection.accept().await {
+                let (request, mut respond) = call.unwrap();
+                tokio::spawn(async move {
+                    let (mut body, mut owed) = (request.into_body(), 0);
+                    while let Some(chunk) = body.data().await {
+                        owed += chunk.unwrap().len();
+                        if owed >= WINDOW as usize {
+                            tokio::time::sleep(PAUSE).await;
+                            body.flow_control().release_capacity(std::mem::take(&mut owed)).unwrap();
+                        }
+                    }
+                    respond.send_response(Response::new(()), true).unwrap();
+                });
+            }
+        });
+        let socket = TcpStream::connect(address).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(copies.tap(socket)).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let request = Request::post("http://echo/pkg.Echo/Ok").header("content-type", "application/grpc");
+        let (response, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
+        body.send_data(message(4 * WINDOW as usize), true).unwrap();
+        response.await.unwrap();
+        drop((client, body));
+        driver.await.unwrap().ok();
+        server.await.ok();
+    });
+    exact(&events, &copies);
+    let mut latest: HashMap<ConnectionId, u64> = HashMap::new();
+    for segment in segments(&events) {
+        let before = latest.entry(segment.connection).or_default();
+        let late = before.saturating_sub(segment.at.0);
+        assert!(late < 100_000_000, "told {late} ns behind what came after it: {segment:?}");
+        *before = segment.at.0.max(*before);
+    }
+}
+
+fn segments(events: &[Event]) -> impl Iterator<Item = &Segment> {
+    events.iter().filter_map(|event| match event {
+        Event::Segment(segment) => Some(segment),
+        _ => None,
+    })
+}
+
+/// Only some of them are timed, all of them count.
+#[test]
+fn many_quick_answers_of_another_protocol_are_as_many_exchanges() {
+    const COUNT: u32 = 5_000;
+    let began = Instant::now();
+    let (events, _) = captured("quick", |_| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        client.set_nodelay(true).unwrap();
+        server.set_nodelay(true).unwrap();
+        for _ in 0..COUNT {
+            client.write_all(b"*1\r\n$4\r\nPING\r\n").await.unwrap();
+            server.read_exact(&mut [0; 14]).await.unwrap();
+            server.write_all(b"+PONG\r\n").await.unwrap();
+            client.read_exact(&mut [0; 7]).await.unwrap();
+        }
+    });
+    let elapsed = began.elapsed();
+    let mut seen: HashMap<ConnectionId, (u32, u32, u64)> = HashMap::new();
+    for event in &events {
+        if let Event::Sampled(sample) = event {
+            let sums = seen.entry(sample.connection).or_default();
+            sums.0 += sample.exchanges.count;
+            sums.1 += sample.exchanges.histogram.iter().sum::<u32>();
+            sums.2 += sample.exchanges.total.0;
+        }
+    }
+    assert_eq!(seen.len(), 2, "both ends: {seen:?}");
+    for (count, places, nanos) in seen.into_values() {
+        assert_eq!((count, places), (COUNT, COUNT));
+        // One followed the other, so that they cannot have taken longer than all of it.
+        assert!(nanos > 0 && u128::from(nanos) <= elapsed.as_nanos(), "{nanos} ns in {elapsed:?}");
+    }
+}
+
+#[test]
 fn a_slow_answer_of_another_protocol_is_an_exchange() {
     let (events, _) = captured("exchange", |_| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

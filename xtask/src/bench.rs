@@ -16,6 +16,9 @@ pub(crate) struct Bench {
     /// Turns of each pair at each kind of traffic; more make the intervals narrower.
     #[arg(long, default_value_t = 16)]
     rounds: u32,
+    /// Only kinds of traffic whose name contains this, such as "100 KB" or HTTP.
+    #[arg(long)]
+    only: Option<String>,
     /// Where to write cost.json and cost.md.
     #[arg(long, default_value = "bench/results")]
     out: PathBuf,
@@ -33,15 +36,14 @@ impl Bench {
         let decoder = house::target().join("bench-decoder.txt");
         step("decoder", "frames and calls a second on one core", || measure_decoder(&decoder))?;
         step("cost", "CPU a request with and without the agent", || {
-            run(command(house::binary("playground"))
-                .arg("cost")
-                .arg("--out")
-                .arg(std::path::absolute(&self.out)?)
-                .arg("--yardsticks")
-                .arg(&yardsticks)
-                .arg("--decoder")
-                .arg(&decoder)
-                .args(["--rounds", &self.rounds.to_string()]))
+            let mut cost = command(house::binary("playground"));
+            cost.arg("cost").arg("--out").arg(std::path::absolute(&self.out)?);
+            cost.arg("--yardsticks").arg(&yardsticks).arg("--decoder").arg(&decoder);
+            cost.args(["--rounds", &self.rounds.to_string()]);
+            if let Some(only) = &self.only {
+                cost.args(["--only", only]);
+            }
+            run(&mut cost)
         })
     }
 }

@@ -20,12 +20,15 @@ const GUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The capture tests that run in a guest. Those of bulk traffic do not: emulated, they take longer than all
 /// others together, and it is the same byte code that the host's kernel runs.
-const CAPTURE: [&str; 7] = [
+const CAPTURE: [&str; 10] = [
     "unary_calls",
     "a_large_message",
+    "headers_inside_a_message_are_told_together",
+    "what_one_side_said_is_told_before_what_the_other_answers",
     "a_connection_older_than_the_probes_is_joined",
     "a_refused_connect_is_told",
     "a_slow_answer_of_another_protocol_is_an_exchange",
+    "many_quick_answers_of_another_protocol_are_as_many_exchanges",
     "the_verifier_has_hardly_more_to_prove_than_recorded",
     "nothing_stays_attached",
 ];
