@@ -1,9 +1,10 @@
-//! Whole runs on a real machine: the shipped topologies serve their users, nodes are namespaces of their own, and
-//! nothing is left behind, whichever way a run ends.
+//! Whole runs on a real machine: the shipped topologies serve their users and the agent counts each call, nodes are
+//! namespaces of their own, and nothing is left behind, whichever way a run ends.
 //!
-//! Needs root, redis-server, PostgreSQL and iproute2, so it runs by name only:
+//! Needs root, redis-server, PostgreSQL, iproute2 and the agent's program, so it runs by name only:
 //!
 //! ```text
+//! cargo build -p faultline
 //! cargo test -p playground --test runs -- --ignored --test-threads=1
 //! ```
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
@@ -99,11 +100,12 @@ fn shipped_topologies_serve_their_users() {
     for topology in topologies() {
         let out = folder.path().join(topology.file_stem().unwrap());
         let status = playground(&cgroup, &out)
-            .args(["--rust-only", "--seconds", "15", "--topology"])
+            .args(["--agent", "--rust-only", "--seconds", "15", "--topology"])
             .arg(&topology)
             .status()
             .unwrap();
-        assert!(status.success(), "{}", topology.display());
+        let found = std::fs::read_to_string(out.join("agreement.json")).unwrap_or_default();
+        assert!(status.success(), "{}: {found}", topology.display());
         healthy(&out);
     }
     assert_eq!(left_behind(&cgroup), Vec::<String>::new());

@@ -25,7 +25,7 @@ pub(super) struct Served {
     pub(super) truth: Lines,
     pub(super) replica: u32,
     peers: Peers,
-    backends: BTreeMap<String, Data>,
+    backends: BTreeMap<String, Arc<Data>>,
     random: Mutex<Random>,
     sent: Lines,
 }
@@ -69,7 +69,7 @@ impl Served {
                 .backends
                 .into_iter()
                 .map(|(name, backend)| {
-                    let data = Data::new(&name, &backend, &sent);
+                    let data = Arc::new(Data::new(&name, &backend, &sent));
                     (name, data)
                 })
                 .collect(),
@@ -140,26 +140,33 @@ impl Served {
         method.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(key, until);
     }
 
-    /// One data operation, with its line of truth.
+    /// One data operation, with its line of truth. It goes on by itself when the caller gives up: its question is
+    /// on the wire.
     async fn ask_backend(&self, step: &DataSpec) -> Result<(), Status> {
-        let backend = self.backends.get(&step.backend);
+        let backend = self.backends.get(&step.backend).cloned();
         let backend = backend.ok_or_else(|| Status::internal(format!("no backend {}", step.backend)))?;
         let key = format!("k{}", (self.chance() * f64::from(step.keys)).floor());
         let (t_ms, started) = (unix_ms(), Instant::now());
-        let answer = backend.run(step.operation, &key, step.bytes).await;
-        let set = step.operation == DataOperation::Set;
-        self.sent.write(&Sent {
-            t_ms,
-            callee: step.backend.clone(),
-            method: if set { "SET" } else { "GET" }.into(),
-            status: code_name(if answer.is_ok() { Code::Ok } else { Code::Unavailable }).into(),
-            request_bytes: if set { u64::from(step.bytes) } else { 0 },
-            request_messages: 1,
-            response_messages: u64::from(answer.is_ok()),
-            seconds: started.elapsed().as_secs_f64(),
-            ..Sent::default()
+        let (step, sent) = (step.clone(), self.sent.clone());
+        let name = step.backend.clone();
+        let asking = tokio::spawn(async move {
+            let answer = backend.run(step.operation, &key, step.bytes).await;
+            let set = step.operation == DataOperation::Set;
+            sent.write(&Sent {
+                t_ms,
+                callee: step.backend,
+                method: if set { "SET" } else { "GET" }.into(),
+                status: code_name(if answer.is_ok() { Code::Ok } else { Code::Unavailable }).into(),
+                request_bytes: if set { u64::from(step.bytes) } else { 0 },
+                request_messages: 1,
+                response_messages: u64::from(answer.is_ok()),
+                seconds: started.elapsed().as_secs_f64(),
+                ..Sent::default()
+            });
+            answer
         });
-        answer.map_err(|reason| Status::unavailable(format!("{}: {reason}", step.backend)))
+        let answer = asking.await.unwrap_or_else(|broken| Err(broken.to_string()));
+        answer.map_err(|reason| Status::unavailable(format!("{name}: {reason}")))
     }
 
     async fn call_others(&self, method: &MethodSpec) -> Result<(), Status> {
