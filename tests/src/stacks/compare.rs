@@ -210,6 +210,12 @@ fn status(expectation: &Expectation, call: &Call) -> Said {
         (None, _) => Said::False,
         // What gRPC makes of a proxy's 502 to 504; the client's deadline may have passed beside it.
         (Some(14), _) if call.ending == Ending::EndStream => right_if(!expectation.certain),
+        // And of a stream that a proxy refuses when it notices that nobody waits for it any more.
+        (Some(14), StatusSource::Inferred)
+            if matches!(call.ending, Ending::Reset { by_client: false, .. }) =>
+        {
+            right_if(!expectation.certain)
+        }
         (Some(code), source) => right_if(expectation.admits_status(code, source)),
     }
 }
