@@ -109,8 +109,10 @@ async fn run(spec: &LoadSpec, truth: Lines) -> anyhow::Result<()> {
         }
     });
     println!("ready");
-    if commands.recv().await.as_deref() != Some("start") {
-        return Ok(());
+    match commands.recv().await.as_deref() {
+        Some("start") => {}
+        None => return Ok(()),
+        Some(other) => anyhow::bail!("load begins with `start`, not with {other:?}"),
     }
     let peers = Peers::new(&[(spec.entry.clone(), spec.peer.clone())].into(), truth.clone())?;
     let felt = Arc::new(Mutex::new(Felt::default()));

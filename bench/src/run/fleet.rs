@@ -486,9 +486,11 @@ impl Fleet {
         // Its lines are read by nobody else, and a full pipe would stop it.
         let mut lines = self.children.load_lines(BAD_CLIENT)?;
         tokio::spawn(async move { while lines.recv().await.is_some() {} });
+        self.children.tell(BAD_CLIENT, "start").await?;
         self.clients.insert(BAD_CLIENT, service.into());
+        // Where the service is now, which need not be where it began.
         self.tell_callers(service).await;
-        self.children.tell(BAD_CLIENT, "start").await
+        Ok(())
     }
 
     /// It goes again.
