@@ -3,8 +3,10 @@
 //! them and judges; `generate` decides by them whether to trust an episode.
 
 mod show;
+mod users;
 
 pub use show::{Compare, judge};
+pub(crate) use users::Users;
 
 use anyhow::{Context, Result};
 use faultline_core::pipeline::Pipeline;

@@ -1,8 +1,7 @@
 //! The judgement for a reader: a table of edges goes to standard error, all numbers to a file, and what is not
 //! good enough becomes the error that ends the program.
 
-use super::Agreement;
-use crate::truth::read_lines;
+use super::{Agreement, Users};
 use crate::watcher::RECORDING;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -72,7 +71,9 @@ fn compare(run: &Path, recording: &Path, tolerance: f64, json: Option<&Path>) ->
     let found = Judgement {
         tolerance,
         agreement: Agreement::of(run, recording, &broken)?,
-        users: users(run, &faults)?,
+        users: Users::of(run, |at| {
+            !faults.iter().any(|fault| (fault.start..fault.end + RECOVERY).contains(&at))
+        })?,
     };
     if let Some(path) = json {
         std::fs::write(path, serde_json::to_string_pretty(&found)? + "\n")
@@ -93,14 +94,6 @@ struct Judgement {
     users: Users,
     #[serde(flatten)]
     agreement: Agreement,
-}
-
-/// What users felt while nothing was broken.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-struct Users {
-    requests: u64,
-    /// Nobody planned these.
-    failures: u64,
 }
 
 impl Judgement {
@@ -171,12 +164,6 @@ impl Judgement {
     }
 }
 
-impl Users {
-    fn share(&self) -> f64 {
-        self.failures as f64 / self.requests.max(1) as f64
-    }
-}
-
 fn lost(agreement: &Agreement) -> String {
     let lost: Vec<String> = agreement
         .lost
@@ -203,25 +190,6 @@ fn faults(run: &Path) -> Result<Vec<Fault>> {
     let path = run.join("faults.csv");
     let rows = csv::Reader::from_path(&path).with_context(|| path.display().to_string())?.into_deserialize();
     rows.collect::<Result<_, _>>().with_context(|| path.display().to_string())
-}
-
-fn users(run: &Path, faults: &[Fault]) -> Result<Users> {
-    #[derive(Deserialize)]
-    struct Second {
-        at: f64,
-        sent: u64,
-        failed: u64,
-    }
-    let path = run.join("load.jsonl");
-    let seconds: Vec<Second> = read_lines(&path).with_context(|| path.display().to_string())?;
-    let planned =
-        |second: &Second| faults.iter().any(|fault| (fault.start..fault.end + RECOVERY).contains(&second.at));
-    let mut users = Users::default();
-    for second in seconds.iter().filter(|second| !planned(second)) {
-        users.requests += second.sent;
-        users.failures += second.failed;
-    }
-    Ok(users)
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //! out. What is not trusted is kept and counted, but is no part of the data set.
 
 use super::plan::{Episode, Quiet};
-use crate::agreement::Agreement;
-use anyhow::{Context, Result};
+use crate::agreement::{Agreement, Users};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -53,8 +53,13 @@ pub(super) struct Verdict {
 pub(super) fn verdict(folder: &Path, episode: &Episode, quiet: &[Quiet], happened: usize) -> Result<Verdict> {
     let run = folder.join("run");
     let recording = folder.join(crate::watcher::RECORDING);
-    let mut verdict = Verdict { recording_bytes: recording.metadata()?.len(), ..Verdict::default() };
-    count_users(&run, quiet, &mut verdict)?;
+    let users = Users::of(&run, |at| quiet.iter().any(|quiet| (quiet.start..quiet.end).contains(&at)))?;
+    let mut verdict = Verdict {
+        recording_bytes: recording.metadata()?.len(),
+        quiet_requests: users.requests,
+        unplanned_failures: users.failures,
+        ..Verdict::default()
+    };
     let broken: BTreeSet<&str> = episode.faults.iter().flat_map(|fault| fault.service.split("->")).collect();
     add(Agreement::of(&run, &recording, &broken)?, &mut verdict);
     verdict.reasons = reasons(&verdict);
@@ -82,25 +87,6 @@ fn reasons(verdict: &Verdict) -> Vec<String> {
         reasons.push(format!("the agent lost {:.2} records a hundred calls", lost * 100.0));
     }
     reasons
-}
-
-/// What users felt while nothing was broken.
-fn count_users(run: &Path, quiet: &[Quiet], verdict: &mut Verdict) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Second {
-        at: f64,
-        sent: u64,
-        failed: u64,
-    }
-    let path = run.join("load.jsonl");
-    let seconds: Vec<Second> = crate::truth::read_lines(&path).with_context(|| path.display().to_string())?;
-    for second in seconds {
-        if quiet.iter().any(|quiet| (quiet.start..quiet.end).contains(&second.at)) {
-            verdict.quiet_requests += second.sent;
-            verdict.unplanned_failures += second.failed;
-        }
-    }
-    Ok(())
 }
 
 /// Sums the edges between services; operations on back ends are left to `playground compare`.

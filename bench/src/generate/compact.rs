@@ -1,6 +1,7 @@
 //! A generated data set comes in; the part of it that evaluation needs goes out, packed hard: tables,
 //! split, and each trusted episode's recording with its times rounded to four microseconds, packed with xz.
 
+use crate::watcher::RECORDING;
 use anyhow::{Context, Result, bail};
 use faultline_core::call::Call;
 use faultline_core::event::Event;
@@ -45,7 +46,7 @@ pub(super) fn compact(from: &Path, into: &Path) -> Result<()> {
             let named = |line: &str| line.split(',').next().is_some_and(|first| id == first);
             if trusted.lines().any(named) {
                 let place = into.join(name).join("episodes").join(id).join("agent.rec.xz");
-                work.push_back((episode.join("agent.rec"), place));
+                work.push_back((episode.join(RECORDING), place));
             }
         }
     }
