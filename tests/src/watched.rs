@@ -2,7 +2,7 @@
 //! out. Both run in a cgroup of their own, so that nothing else of the machine is seen.
 
 use faultline::sources::probes::{Options, Probes};
-use faultline_core::event::Event;
+use faultline_core::event::{Event, Segment};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -107,4 +107,12 @@ pub fn watched<T>(name: &str, traffic: impl Future<Output = T>) -> (Vec<Event>, 
     });
     drop(runtime);
     seen
+}
+
+/// The runs of bytes among the events, in the order in which they were told.
+pub fn segments(events: &[Event]) -> impl Iterator<Item = &Segment> {
+    events.iter().filter_map(|event| match event {
+        Event::Segment(segment) => Some(segment),
+        _ => None,
+    })
 }

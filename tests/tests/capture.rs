@@ -5,7 +5,7 @@ use bytes::Bytes;
 use e2e::exactness::{Summary, check};
 use e2e::tap::{Copy, Tap};
 use e2e::traffic::message;
-use e2e::watched::{Cgroup, Watching, watched};
+use e2e::watched::{Cgroup, Watching, segments, watched};
 use faultline_core::event::{Direction, Event, Protocol, Role, Segment};
 use faultline_core::units::ConnectionId;
 use http::{HeaderMap, Request, Response};
@@ -149,11 +149,9 @@ async fn echo_on(listener: TcpListener, copies: Copies, load: Load) {
 fn exact(events: &[Event], copies: &[Copy]) -> Vec<Summary> {
     let lost: Vec<_> = events.iter().filter(|event| matches!(event, Event::Lost(_))).collect();
     assert!(lost.is_empty(), "{lost:?}");
-    let mut segments: HashMap<(ConnectionId, Direction), Vec<Segment>> = HashMap::new();
-    for event in events {
-        if let Event::Segment(segment) = event {
-            segments.entry((segment.connection, segment.direction)).or_default().push(segment.clone());
-        }
+    let mut directions: HashMap<(ConnectionId, Direction), Vec<Segment>> = HashMap::new();
+    for segment in segments(events) {
+        directions.entry((segment.connection, segment.direction)).or_default().push(segment.clone());
     }
     let mut summaries = Vec::new();
     for copy in copies {
@@ -173,8 +171,7 @@ fn exact(events: &[Event], copies: &[Copy]) -> Vec<Summary> {
         for (direction, truth, arrived) in
             [(Direction::Sent, &sent, sent.len()), (Direction::Received, &peer_sent, read)]
         {
-            let segments = &segments[&(opened.connection, direction)];
-            match check(segments, truth, arrived) {
+            match check(&directions[&(opened.connection, direction)], truth, arrived) {
                 Ok(summary) => summaries.push(summary),
                 Err(error) => panic!("{:?} of {:?}: {error}", direction, opened.role),
             }
@@ -290,13 +287,6 @@ fn what_one_side_said_is_told_before_what_the_other_answers() {
     }
 }
 
-fn segments(events: &[Event]) -> impl Iterator<Item = &Segment> {
-    events.iter().filter_map(|event| match event {
-        Event::Segment(segment) => Some(segment),
-        _ => None,
-    })
-}
-
 /// Only some of them are timed, all of them count.
 #[test]
 fn many_quick_answers_of_another_protocol_are_as_many_exchanges() {
@@ -347,7 +337,7 @@ fn a_slow_answer_of_another_protocol_is_an_exchange() {
             client.read_exact(&mut [0; 7]).await.unwrap();
         }
     });
-    assert!(!events.iter().any(|event| matches!(event, Event::Segment(_))), "bytes of another protocol left");
+    assert!(segments(&events).next().is_none(), "bytes of another protocol left");
     let samples: Vec<_> = events
         .iter()
         .filter_map(|event| match event {
@@ -434,13 +424,8 @@ fn a_connection_older_than_the_probes_is_joined() {
         })
         .collect();
     assert_eq!(opened, [Role::Unknown, Role::Unknown]);
-    let spoken: BTreeSet<_> = events
-        .iter()
-        .filter_map(|event| match event {
-            Event::Segment(segment) => Some((segment.connection, segment.direction == Direction::Sent)),
-            _ => None,
-        })
-        .collect();
+    let spoken: BTreeSet<_> =
+        segments(&events).map(|segment| (segment.connection, segment.direction == Direction::Sent)).collect();
     assert_eq!(spoken.len(), 4, "both directions of both ends");
     let closed = events.iter().filter(|event| matches!(event, Event::Closed(_))).count();
     // The end that closes first is a TIME_WAIT remnant, which no program sees, when the other's FIN comes late.

@@ -5,7 +5,7 @@
 use e2e::exactness;
 use e2e::planned::{Plan, Plans, make, serve};
 use e2e::tally::{Tally, tally};
-use e2e::watched::watched;
+use e2e::watched::{segments, watched};
 use e2e::weather::{Weather, lose};
 use faultline_core::event::{Direction, Event, Segment};
 use faultline_core::units::Nanos;
@@ -185,13 +185,8 @@ fn every_byte_is_told(
         assert_eq!(received, stream);
     });
     [Direction::Sent, Direction::Received].map(|direction| {
-        let segments: Vec<Segment> = events
-            .iter()
-            .filter_map(|event| match event {
-                Event::Segment(segment) if segment.direction == direction => Some(segment.clone()),
-                _ => None,
-            })
-            .collect();
+        let segments: Vec<Segment> =
+            segments(&events).filter(|segment| segment.direction == direction).cloned().collect();
         let summary = exactness::check(&segments, &truth, truth.len());
         println!("{name}, {direction:?}: {summary:?}");
         assert!(summary.is_ok(), "{name}, {direction:?}: {summary:?}; {segments:#?}");
