@@ -2,6 +2,9 @@
 //! were sent. It goes out raw at once and a copy is kept here; when what belongs before it has come and was walked,
 //! the copy is walked too, and the direction is followed on. To find a frame's beginning in the middle of a stream
 //! would be a guess instead: bodies may hold anything. [`crate::follow`] says when.
+//!
+//! Two ways lead here: [`keep`] puts segments behind each other that come ahead of what their direction expects;
+//! [`set_aside`] takes a segment whose direction another CPU is at just now, so that nobody can say what it expects.
 
 use crate::frame::{HEADER, Header};
 use crate::lock::Lock;
@@ -13,8 +16,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 
 /// Directions of which something may be kept at the same time. Reordering on one node is over in microseconds, a
-/// retransmission in a round trip.
+/// retransmission in a round trip. A power of two.
 const PLACES: u32 = 8;
+/// How often the places are gone through: what was put aside may have come before what is kept in order, and that
+/// before more that was put aside.
+const ROUNDS: u32 = 3;
 /// The longest segment that is kept. IPv6 knows longer ones, where someone asked for them.
 const LONGEST: u32 = 1 << 16;
 /// The most that is kept of a direction: the agent itself waits for a hole with no more behind it.
@@ -68,9 +74,10 @@ pub extern "C" fn keep(skb: *mut __sk_buff, scratch: *mut Scratch, direction: *m
     // SAFETY: both are map values; the caller has locked them.
     let (s, d) = unsafe { (&*scratch, &mut *direction) };
     if d.kept_in == 0 {
-        return begin(skb, s, d);
+        d.kept_in = begin(skb, s);
+        return if d.kept_in == 0 { fate::REFUSED } else { fate::KEPT };
     }
-    let Some(kept) = locked(s, d) else { return fate::REFUSED };
+    let Some(kept) = locked(s, d.kept_in.wrapping_sub(1)) else { return fate::REFUSED };
     // SAFETY: the lock makes it ours.
     unsafe {
         let fate = append(skb, s, &mut *kept);
@@ -79,11 +86,29 @@ pub extern "C" fn keep(skb: *mut __sk_buff, scratch: *mut Scratch, direction: *m
     }
 }
 
-/// Keeps a first segment, in a place that nobody uses.
+/// Keeps the segment in the scratch, whose direction somebody else is at: whoever comes next walks it when its turn has
+/// come. A global function: the verifier proves it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn set_aside(skb: *mut __sk_buff, scratch: *mut Scratch, direction: *mut Direction) -> i32 {
+    if scratch.is_null() || direction.is_null() {
+        return 0;
+    }
+    // SAFETY: both are map values; the scratch is the caller's, and of the direction only the mark is written, which
+    // its holder looks at.
+    unsafe {
+        if begin(skb, &*scratch) != 0 {
+            (&raw mut (*direction).aside).write_volatile(1);
+        }
+    }
+    0
+}
+
+/// Keeps a segment in a place that nobody uses: the place's number, from one; 0: there is none.
 #[inline(always)]
-fn begin(skb: *mut __sk_buff, s: &Scratch, d: &mut Direction) -> i32 {
+fn begin(skb: *mut __sk_buff, s: &Scratch) -> u32 {
     for place in 0..PLACES {
-        let Some(kept) = KEPT.get_ptr_mut(place) else { return fate::REFUSED };
+        let Some(kept) = KEPT.get_ptr_mut(place) else { return 0 };
         // SAFETY: a map value; the lock makes it ours.
         unsafe {
             // A look without the lock, so that whose place it is finds it free.
@@ -101,17 +126,15 @@ fn begin(skb: *mut __sk_buff, s: &Scratch, d: &mut Direction) -> i32 {
             k.since = s.now;
             k.sequence = s.sequence;
             k.length = 0;
-            let fate = append(skb, s, k);
-            if fate == fate::KEPT {
-                d.kept_in = place + 1;
-            } else {
+            let is_kept = append(skb, s, k) == fate::KEPT;
+            if !is_kept {
                 k.cookie = 0;
             }
             Lock::give_back(lock);
-            return fate;
+            return if is_kept { place + 1 } else { 0 };
         }
     }
-    fate::REFUSED
+    0
 }
 
 /// Whether a place is somebody's. A connection that ended while something was kept left it behind.
@@ -151,46 +174,95 @@ fn append(skb: *mut __sk_buff, s: &Scratch, k: &mut Kept) -> i32 {
         return fate::REFUSED;
     }
     k.length = offset + length;
+
     fate::KEPT
 }
 
-/// Walks what is kept if its turn has come. A global function: the verifier proves it once.
+/// Walks what is kept of a direction as far as its turn has come. A global function: the verifier proves it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn catch_up(scratch: *mut Scratch, direction: *mut Direction) -> i32 {
     if scratch.is_null() || direction.is_null() {
         return 0;
     }
-    // SAFETY: both are map values; the caller has locked them.
-    let (s, d) = unsafe { (&mut *scratch, &mut *direction) };
-    let Some(kept) = locked(s, d) else { return 0 };
-    // SAFETY: the lock makes it ours.
-    let k = unsafe { &mut *kept };
-    let from = d.expected.wrapping_sub(k.sequence);
-    if from.cast_signed() >= 0 {
-        k.at = from;
-        let mut walk = Again { kept: k, scratch: s, direction: d };
-        // SAFETY: `step` has the signature that bpf_loop calls, and `walk` outlives the call.
-        unsafe {
-            bpf_loop(STEPS, step as *mut core::ffi::c_void, (&raw mut walk).cast(), 0);
-        }
-        // SAFETY: the pointers are those we just put in.
-        let (k, d) = unsafe { (&mut *walk.kept, &mut *walk.direction) };
-        if from < k.length {
-            d.expected = k.sequence.wrapping_add(k.length);
-        }
-        k.cookie = 0;
-        d.kept_in = 0;
+    // SAFETY: both are map values, and the caller has locked the direction: only the mark is written without that.
+    // `take_up` has the signature that bpf_loop calls, and `turns` outlives the call.
+    unsafe {
+        // What is put aside from now on is marked again.
+        (&raw mut (*direction).aside).write_volatile(0);
+        let mut turns = Turns { scratch, direction };
+        bpf_loop(ROUNDS * PLACES, take_up as *mut core::ffi::c_void, (&raw mut turns).cast(), 0);
     }
-    // SAFETY: it is ours.
-    unsafe { Lock::give_back(&raw mut (*kept).lock) };
     0
 }
 
-/// Lets go of what is kept: the direction is lost.
+/// Whose turn it may be.
+#[repr(C)]
+struct Turns {
+    scratch: *mut Scratch,
+    direction: *mut Direction,
+}
+
+/// Walks what is kept in a place if it is this direction's and its turn has come; marks what has to wait.
+unsafe extern "C" fn take_up(number: u32, turns: *mut Turns) -> i64 {
+    let place = number & (PLACES - 1);
+    // SAFETY: the loop hands over what `catch_up` gave it.
+    let (s, d) = unsafe { (&mut *(*turns).scratch, &mut *(*turns).direction) };
+    let Some(kept) = KEPT.get_ptr_mut(place) else { return 0 };
+    // SAFETY: a map value; a look without the lock, so that whose place it is finds it free.
+    let ours = unsafe {
+        (&raw const (*kept).cookie).read_volatile() == s.cookie
+            && (&raw const (*kept).direction).read_volatile() == s.direction
+    };
+    if !ours {
+        return 0;
+    }
+    let in_order = place + 1 == d.kept_in;
+    let mut waits = true;
+    if let Some(kept) = locked(s, place) {
+        // SAFETY: the lock makes it ours.
+        let k = unsafe { &mut *kept };
+        k.at = d.expected.wrapping_sub(k.sequence);
+        if k.at.cast_signed() >= 0 {
+            walk_again(k, s, d);
+            if in_order {
+                d.kept_in = 0;
+            }
+            waits = false;
+        } else if !in_order && is_late(s.now, k.since) {
+            k.cookie = 0;
+        }
+        // SAFETY: it is ours.
+        unsafe { Lock::give_back(&raw mut (*kept).lock) };
+    }
+    if !in_order && waits && number >= (ROUNDS - 1) * PLACES {
+        // SAFETY: only the mark is written without the lock.
+        unsafe { (&raw mut d.aside).write_volatile(1) };
+    }
+    0
+}
+
+/// Walks what is kept from `k.at` on, and lets go of it.
+#[inline(always)]
+fn walk_again(k: &mut Kept, s: &mut Scratch, d: &mut Direction) {
+    let is_new = k.at < k.length;
+    let mut walk = Again { kept: k, scratch: s, direction: d };
+    // SAFETY: `step` has the signature that bpf_loop calls, and `walk` outlives the call.
+    unsafe {
+        bpf_loop(STEPS, step as *mut core::ffi::c_void, (&raw mut walk).cast(), 0);
+    }
+    // SAFETY: the pointers are those we just put in.
+    let (k, d) = unsafe { (&mut *walk.kept, &mut *walk.direction) };
+    if is_new {
+        d.expected = k.sequence.wrapping_add(k.length);
+    }
+    k.cookie = 0;
+}
+
+/// Lets go of what is kept in order: the direction is lost.
 #[inline(always)]
 pub fn let_go(s: &Scratch, d: &mut Direction) {
-    if let Some(kept) = locked(s, d) {
+    if let Some(kept) = locked(s, d.kept_in.wrapping_sub(1)) {
         // SAFETY: the lock makes it ours.
         unsafe {
             (*kept).cookie = 0;
@@ -200,10 +272,10 @@ pub fn let_go(s: &Scratch, d: &mut Direction) {
     d.kept_in = 0;
 }
 
-/// The place of a direction, if it is still its own; whoever takes it gives the lock back.
+/// A place, if it is still its direction's own; whoever takes it gives the lock back.
 #[inline(always)]
-fn locked(s: &Scratch, d: &Direction) -> Option<*mut Kept> {
-    let kept = KEPT.get_ptr_mut(d.kept_in.wrapping_sub(1))?;
+fn locked(s: &Scratch, place: u32) -> Option<*mut Kept> {
+    let kept = KEPT.get_ptr_mut(place)?;
     // SAFETY: a map value; what is read is compared under its lock.
     unsafe {
         let lock = &raw mut (*kept).lock;

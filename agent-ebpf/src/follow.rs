@@ -2,7 +2,7 @@
 //! [`crate::observe`]; what is usual goes out by [`crate::whole`], what else is in order by [`crate::walk`],
 //! duplicates stop here, the rest goes out raw.
 
-use crate::ahead::{catch_up, fate, keep, let_go};
+use crate::ahead::{catch_up, fate, keep, let_go, set_aside};
 use crate::body::{tell, tell_headers};
 use crate::frame::{Header, PREFACE};
 use crate::lock::Lock;
@@ -51,12 +51,20 @@ pub extern "C" fn follow(skb: *mut __sk_buff, scratch: *mut Scratch, direction: 
         return 0;
     }
     prepare(s);
-    // Someone else walks this direction right now, so two CPUs brought segments in another order than they were
-    // sent: ours goes out raw, all of it, and the next segment finds a hole that only this program sees.
+    // Someone else walks this direction right now, so two CPUs bring segments at the same time: ours goes out raw, all
+    // of it, and is put aside for whoever comes to its place.
     let mut pass = Pass::Raw(RAW_EPISODE);
     if locked {
         // SAFETY: the lock makes us the only one.
-        pass = place(skb, s, unsafe { &mut *direction });
+        unsafe {
+            if (&raw const (*direction).aside).read_volatile() != 0 {
+                tell_skipped(s, &mut *direction);
+                catch_up(scratch, direction);
+            }
+            pass = place(skb, s, &mut *direction);
+        }
+    } else {
+        set_aside(skb, scratch, direction);
     }
     // Through memory, so that the verifier looks at the walk once and not once for each way to it.
     let length = match pass {
@@ -81,7 +89,8 @@ pub extern "C" fn follow(skb: *mut __sk_buff, scratch: *mut Scratch, direction: 
     if locked {
         // SAFETY: it is ours.
         unsafe {
-            if (*direction).kept_in != 0 {
+            let aside = (&raw const (*direction).aside).read_volatile();
+            if ((*direction).kept_in | aside) != 0 && (*direction).untold == 0 {
                 catch_up(scratch, direction);
             }
             Lock::give_back(lock);

@@ -81,6 +81,8 @@ pub struct Direction {
     pub unfinished: u32,
     /// Where segments that came ahead of their turn are kept, and one; 0 when there are none.
     pub kept_in: u32,
+    /// A segment of this direction was put aside while somebody was at it. Written without the lock.
+    pub aside: u32,
     /// Headers in `waiting` that no record has told yet. All of them lie in the `untold` bytes.
     pub headers: u32,
     /// Somebody waits for these headers to be told: a segment behind them went out without the lock.
