@@ -9,6 +9,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// Longest that may take what takes moments at rest: a starved machine gives it little time.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A release binary: test binaries lie in `release/deps`, the products one folder up.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
@@ -52,7 +55,7 @@ impl Agent {
         let started = Instant::now();
         while agent.get("/healthz").is_none() {
             assert!(agent.child.try_wait().unwrap().is_none(), "the agent ended before it answered");
-            assert!(started.elapsed() < Duration::from_secs(60), "the agent does not answer");
+            assert!(started.elapsed() < PATIENCE, "the agent does not answer");
             sleep(Duration::from_millis(50));
         }
         agent
@@ -87,7 +90,7 @@ impl Agent {
             if let Some(report) = report {
                 return report;
             }
-            assert!(started.elapsed() < Duration::from_secs(30), "no report within 30 s");
+            assert!(started.elapsed() < PATIENCE, "no report within {PATIENCE:?}");
             sleep(Duration::from_millis(50));
         }
     }
@@ -95,15 +98,15 @@ impl Agent {
     /// Waits until a report shows what is asked for.
     ///
     /// # Panics
-    /// When none does within `patience`.
-    pub fn until(&self, patience: Duration, shows: impl Fn(&Value) -> bool) -> Value {
+    /// When none does within [`PATIENCE`].
+    pub fn until(&self, shows: impl Fn(&Value) -> bool) -> Value {
         let started = Instant::now();
         loop {
             let report = self.report();
             if shows(&report) {
                 return report;
             }
-            assert!(started.elapsed() < patience, "not within {patience:?}: {report:#}");
+            assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {report:#}");
             sleep(Duration::from_millis(300));
         }
     }
@@ -117,7 +120,7 @@ impl Agent {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(asked.elapsed() < Duration::from_secs(15), "{signal} did not end the agent");
+            assert!(asked.elapsed() < PATIENCE, "{signal} did not end the agent");
             sleep(Duration::from_millis(20));
         }
     }

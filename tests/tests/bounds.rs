@@ -93,7 +93,7 @@ fn lost(report: &Value, but: &str) -> u64 {
 
 /// Waits until each of so many calls of a service is counted, or something is lost; all of them, if nothing is.
 fn accounted(agent: &Agent, name: &str, calls: u64, but: &str) -> Value {
-    let report = agent.until(Duration::from_secs(60), |report| {
+    let report = agent.until(|report| {
         service(report, name)
             .is_some_and(|service| number(&service["calls_total"]) + lost(report, but) >= calls)
     });
@@ -139,9 +139,7 @@ fn ten_thousand_connections() {
     }
     let report = accounted(&agent, "crowd", 10_000, "");
     assert_eq!(number(&report["coverage"]["lost"]["connection_evicted"]), 0);
-    agent.until(Duration::from_secs(30), |report| {
-        number(&report["coverage"]["connections"]["http2"]) + lost(report, "") >= 20_000
-    });
+    agent.until(|report| number(&report["coverage"]["connections"]["http2"]) + lost(report, "") >= 20_000);
     within_limit(&agent, "10,000 connections");
     drop(all);
 }
@@ -218,12 +216,12 @@ fn a_ring_held_full_for_a_minute() {
     };
     let counted =
         |report: &Value| service(report, "pressed").map_or(0, |pressed| number(&pressed["calls_total"]));
-    agent.until(Duration::from_secs(20), |report| counted(report) > 200);
+    agent.until(|report| counted(report) > 200);
     let process = Pid::from_raw(i32::try_from(agent.id()).unwrap());
     kill(process, Signal::SIGSTOP).unwrap();
     std::thread::sleep(Duration::from_secs(60));
     kill(process, Signal::SIGCONT).unwrap();
-    let report = agent.until(Duration::from_secs(20), |report| {
+    let report = agent.until(|report| {
         number(&report["coverage"]["lost"]["ring_full"]) > 0
             && service(report, "pressed").is_some_and(|pressed| pressed["masked"].is_string())
     });
@@ -232,7 +230,7 @@ fn a_ring_held_full_for_a_minute() {
     assert!(pressed["seen"]["ratio"].as_f64().is_none_or(|ratio| ratio < 0.99), "{pressed:#}");
     assert!(!report["ranking"].to_string().contains("pressed"), "who is masked is not ranked");
     let before = counted(&report);
-    let report = agent.until(Duration::from_secs(90), |report| {
+    let report = agent.until(|report| {
         let pressed = service(report, "pressed");
         counted(report) > before + 200
             && pressed.is_some_and(|pressed| pressed["masked"].is_null())

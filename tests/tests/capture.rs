@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use bytes::Bytes;
+use e2e::agent::PATIENCE;
 use e2e::exactness::{Summary, check};
 use e2e::tap::{Copy, Tap};
 use e2e::traffic::message;
@@ -502,7 +503,7 @@ fn nothing_stays_attached() {
     // The kernel frees a link after a grace period.
     let dropped = Instant::now();
     while links() != before {
-        assert!(dropped.elapsed() < Duration::from_secs(5), "links stay attached");
+        assert!(dropped.elapsed() < PATIENCE, "links stay attached");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -2,7 +2,7 @@
 //! and a replay repeats what it said.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
-use e2e::agent::{Agent, binary, faultline, free_port};
+use e2e::agent::{Agent, PATIENCE, binary, faultline, free_port};
 use e2e::traffic;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -28,7 +28,7 @@ fn nothing_stays_attached_however_it_ends() {
         // The kernel frees a link after a grace period.
         let ended = Instant::now();
         while links() != before {
-            assert!(ended.elapsed() < Duration::from_secs(5), "links stay attached after {signal}");
+            assert!(ended.elapsed() < PATIENCE, "links stay attached after {signal}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -1,7 +1,7 @@
 //! What `/metrics` says, read by the real promtool and scraped by a real Prometheus.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use e2e::agent::free_port;
+use e2e::agent::{PATIENCE, free_port};
 use faultline::outputs::{Published, Snapshot, http};
 use faultline_core::coverage::Fate;
 use faultline_core::event::{Ended, EndedBy};
@@ -194,7 +194,7 @@ fn prometheus_scrapes_what_the_agent_counted() {
     let prometheus = Prometheus::scraping(serve(&runtime, &published));
     let started = Instant::now();
     while prometheus.query("faultline_ready") != Some(1.0) {
-        assert!(started.elapsed() < Duration::from_secs(60), "Prometheus has not scraped the agent");
+        assert!(started.elapsed() < PATIENCE, "Prometheus has not scraped the agent");
         std::thread::sleep(Duration::from_millis(200));
     }
     for (query, expected) in [

@@ -3,6 +3,7 @@
 //! test kernels` runs it in its guests.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+use e2e::agent::PATIENCE;
 use faultline::sources::cgroups::Cgroups;
 use faultline_core::event::{CgroupIdentity, CgroupSample, Event, Missing};
 use faultline_core::units::Timestamp;
@@ -58,7 +59,7 @@ impl Cgroup {
         let started = Instant::now();
         let there = || fs::read_to_string(self.folder.join("cgroup.procs")).unwrap().lines().count();
         while there() < self.children.len() {
-            assert!(started.elapsed() < Duration::from_secs(20), "the processes do not come");
+            assert!(started.elapsed() < PATIENCE, "the processes do not come");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -71,7 +72,7 @@ impl Cgroup {
         self.children.clear();
         // The kernel may still be letting go of the last one.
         let started = Instant::now();
-        while fs::remove_dir(&self.folder).is_err() && started.elapsed() < Duration::from_secs(10) {
+        while fs::remove_dir(&self.folder).is_err() && started.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -184,7 +185,7 @@ fn memory_in_use_and_its_limit() {
     };
     let started = Instant::now();
     while resident() < 40 * MEGABYTE {
-        assert!(started.elapsed() < Duration::from_secs(20), "dd does not take its memory");
+        assert!(started.elapsed() < PATIENCE, "dd does not take its memory");
         std::thread::sleep(Duration::from_millis(50));
     }
     let (identity, sample) = reader.meet(&cgroup);

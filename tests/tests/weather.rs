@@ -2,6 +2,7 @@
 //! of them. Needs netem, which few hosts have as they are: `cargo xtask test kernels` runs it in its guests.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use e2e::agent::PATIENCE;
 use e2e::exactness;
 use e2e::planned::{Plan, Plans, make, serve};
 use e2e::tally::{Tally, tally};
@@ -181,7 +182,7 @@ fn every_byte_is_told(
         lose(&client, false);
         let mut received = vec![0; stream.len()];
         let reading = server.read_exact(&mut received);
-        tokio::time::timeout(Duration::from_secs(20), reading).await.unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, reading).await.unwrap().unwrap();
         assert_eq!(received, stream);
     });
     [Direction::Sent, Direction::Received].map(|direction| {

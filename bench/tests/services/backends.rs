@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::program::free_address;
-
-/// A server that starts within this, or not at all.
-const START: Duration = Duration::from_secs(15);
+use crate::program::{PATIENCE, free_address};
 
 /// A Redis server; it is killed when it is dropped.
 pub(crate) struct Redis {
@@ -154,7 +151,7 @@ fn run(command: &mut Command) -> Result<String, String> {
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < START, "not within {} s: {what}", START.as_secs());
+        assert!(started.elapsed() < PATIENCE, "not within {} s: {what}", PATIENCE.as_secs());
         std::thread::sleep(Duration::from_millis(50));
     }
 }

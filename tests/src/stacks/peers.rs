@@ -1,6 +1,6 @@
 //! The peers as processes, each in a fresh cgroup that goes away with it.
 
-use crate::agent::free_port;
+use crate::agent::{PATIENCE, free_port};
 use faultline_core::units::CgroupId;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -13,11 +13,8 @@ use std::time::{Duration, Instant};
 /// Every gRPC stack.
 pub const STACKS: [&str; 6] = ["go", "java", "cpp", "python", "node", "rust"];
 
-/// Longest that a server may take until it listens.
-const START: Duration = Duration::from_secs(60);
-
 /// Longest that a client may take for the scenario: seconds of its own, minutes on a machine that is busy with others.
-const PATIENCE: Duration = Duration::from_secs(300);
+const SCENARIO: Duration = Duration::from_secs(300);
 
 /// gRPC by hand over Python's ssl, or over HTTP/1.1 upgraded.
 pub const BY_HAND: &str = "python-h2";
@@ -132,7 +129,7 @@ impl Peers {
             command.args(["server", "--port", &port.to_string(), "--listen", network.listen()]);
             command.args(["--age", &age.unwrap_or_default().as_millis().to_string()]);
             let mut peer = Peer::start(&format!("{stack}-server"), &mut command, folder);
-            if peer.says("ready", START) {
+            if peer.says("ready", PATIENCE) {
                 return Ok(Server { peer, port, authority: format!("peer-{stack}:{port}") });
             }
             said = peer.log();
@@ -190,7 +187,7 @@ impl Client {
     /// # Errors
     /// What it wrote instead.
     pub fn until_it_waits(&mut self) -> Result<(), String> {
-        if self.peer.says("waiting", PATIENCE) {
+        if self.peer.says("waiting", SCENARIO) {
             return Ok(());
         }
         Err(format!("the client does not wait: {}", self.peer.log()))
@@ -298,7 +295,7 @@ impl Peer {
     /// Waits for its end; the exit code, or `None` if it took too long or was killed.
     fn wait(&mut self) -> Option<i32> {
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < SCENARIO {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
@@ -313,7 +310,7 @@ impl Drop for Peer {
         let _killed = self.child.kill();
         let _status = self.child.wait();
         let ended = Instant::now();
-        while fs::remove_dir(&self.cgroup).is_err() && ended.elapsed() < Duration::from_secs(5) {
+        while fs::remove_dir(&self.cgroup).is_err() && ended.elapsed() < PATIENCE {
             sleep(Duration::from_millis(10));
         }
     }

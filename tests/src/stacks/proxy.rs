@@ -1,7 +1,7 @@
 //! A real nginx or haproxy between a client and a server: its own two ends are under the agent too.
 
 use super::peers::Peer;
-use crate::agent::free_port;
+use crate::agent::{PATIENCE, free_port};
 use faultline_core::units::CgroupId;
 use std::fs;
 use std::net::TcpStream;
@@ -9,9 +9,6 @@ use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-/// Longest that a proxy may take until it listens, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Both listeners are deferred (TCP_DEFER_ACCEPT): the handshake's end comes with the preface.
 const NGINX: &str = "

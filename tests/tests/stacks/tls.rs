@@ -4,9 +4,9 @@
 
 use crate::matrix::hold;
 use crate::{Watch, folder, script};
-use e2e::agent::Agent;
+use e2e::agent::{Agent, PATIENCE};
 use e2e::stacks::pair::Pair;
-use e2e::stacks::peers::{BY_HAND, Peers};
+use e2e::stacks::peers::{BY_HAND, Network, Peers};
 use e2e::stacks::scenario::{CONNECTIONS, exact};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 /// The stacks that use OpenSSL.
 const STACKS: [&str; 2] = ["cpp", BY_HAND];
 
-/// Longest until the probes are in a library, or gone.
-const PROBES: Duration = Duration::from_secs(20);
+/// Calls of half a second each, one after the other: steps close while their connection is open, for longer than a
+/// report is waited for.
+const CALLS: u64 = 2 * PATIENCE.as_secs() + 20;
 
 #[test]
 #[ignore = "needs the peers that speak TLS: cargo xtask test stacks"]
@@ -92,7 +93,7 @@ fn until_attached(others: &BTreeSet<u32>) -> BTreeSet<u32> {
 fn until(what: &str, holds: impl Fn() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < PROBES, "not within {PROBES:?}: {what}");
+        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -112,38 +113,32 @@ fn over_tls(folder: &Path) -> Peers {
     Peers::find().over_tls(folder)
 }
 
-/// Runs slow calls between two C++ peers and gives the first report in which both services are as wanted.
+/// Makes slow calls between two C++ peers and gives the first report in which both services are as wanted.
 fn report_of_pair(arguments: &[&str], wanted: fn(client: &Value, server: &Value) -> bool) -> (Value, Value) {
     let folder = folder();
-    // One after the other for some seconds, so that steps close while the connection is open.
     let calls: Vec<String> =
-        (1..=14).map(|id| format!("id={id} group={id} method=Unary req=100 res=200 delay=500")).collect();
+        (1..=CALLS).map(|id| format!("id={id} group={id} method=Unary req=100 res=200 delay=500")).collect();
     let script = script(folder.path(), calls.iter());
     let peers = over_tls(folder.path());
     let agent = Agent::start(&[&["--step", "1s"], arguments].concat());
-    thread::scope(|threads| {
-        let running = threads.spawn(|| Pair::new("cpp", "cpp").run(&peers, &script, folder.path()));
-        let mut last = (Value::Null, Value::Null);
-        while !running.is_finished() {
-            let report = agent.report();
-            let services = report["services"].as_array().unwrap();
-            let named = |suits: &dyn Fn(&str) -> bool| {
-                services.iter().find(|service| service["name"].as_str().is_some_and(suits)).cloned()
-            };
-            let client = named(&|name| name.ends_with("-cpp-client"));
-            // By its cgroup until its authority is known.
-            let server =
-                named(&|name| name == "peer-cpp").or_else(|| named(&|name| name.ends_with("-cpp-server")));
-            if let (Some(client), Some(server)) = (client, server) {
-                last = (client, server);
-                if wanted(&last.0, &last.1) {
-                    return last;
-                }
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
-        panic!("never as wanted: {last:#?}; {:?}", running.join().unwrap().err());
-    })
+    let server = peers.serve("cpp", Network::V4, None, folder.path()).unwrap();
+    let target = Network::V4.target(server.port);
+    let _client = peers.call("cpp", &target, &server.authority, &script, folder.path());
+    let report = agent.until(|report| pair_of(report).is_some_and(|(client, server)| wanted(client, server)));
+    let (client, server) = pair_of(&report).unwrap();
+    (client.clone(), server.clone())
+}
+
+/// The client and the server of a report that knows both.
+fn pair_of(report: &Value) -> Option<(&Value, &Value)> {
+    let named = |suits: &dyn Fn(&str) -> bool| {
+        report["services"].as_array()?.iter().find(|service| service["name"].as_str().is_some_and(suits))
+    };
+    let client = named(&|name| name.ends_with("-cpp-client"))?;
+    // By its cgroup until its authority is known.
+    let server =
+        named(&|name| name == "peer-cpp").or_else(|| named(&|name| name.ends_with("-cpp-server")))?;
+    Some((client, server))
 }
 
 fn is_encrypted(service: &Value) -> bool {
