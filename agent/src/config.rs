@@ -16,7 +16,7 @@ const LISTEN: &str = "127.0.0.1:9464";
 /// A twentieth of a second at 100,000 calls/s whose both ends are on the node (1,200 bytes of records each), ten times
 /// what the agent lets pass between two looks: on two saturated cores 2, 4, 8 and 16 MiB lost the same, nothing. The
 /// kernel maps the ring's pages twice, so that a record never breaks: what is resident is double.
-const RING_SIZE: u32 = 4 << 20;
+pub(crate) const RING_SIZE: u32 = 4 << 20;
 /// The kernel takes powers of two that are whole pages; below this a burst of one drain interval is lost.
 const RING_SIZES: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 30);
 /// Below a second percentiles mean little; above a minute a page comes too late.

@@ -2,6 +2,7 @@
 
 use super::support;
 use super::uprobes::{MACHINE, Uprobes};
+use crate::config::RING_SIZE;
 use crate::sources::tls::{Change, Cost};
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::links::CgroupAttachMode;
@@ -18,8 +19,6 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     "/../agent-ebpf/built/faultline-probes.o"
 ));
 
-/// Small enough for any node, large enough for a second of 100 thousand small segments.
-const DEFAULT_RING: u32 = 8 << 20;
 /// The verbosity of the programs' own log that `kernel_log` asks for (debug, of aya-log's levels).
 const LOG_DEBUG: u8 = 4;
 
@@ -41,7 +40,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cgroup_root: None, ring_bytes: DEFAULT_RING, kernel_log: false, tls: false }
+        Self { cgroup_root: None, ring_bytes: RING_SIZE, kernel_log: false, tls: false }
     }
 }
 
