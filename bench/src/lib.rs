@@ -15,6 +15,7 @@ pub mod generate;
 pub mod load;
 pub mod messages;
 pub mod random;
+mod rows;
 pub mod run;
 pub mod service;
 pub mod stacks;

@@ -20,6 +20,8 @@ const FAREWELL: Duration = Duration::from_secs(25);
 
 /// The recording's name in the folder of a run.
 pub(crate) const RECORDING: &str = "agent.rec";
+/// Its name once it is packed to be kept.
+pub(crate) const PACKED: &str = "agent.rec.xz";
 
 /// An agent that records.
 pub(crate) struct Watcher {

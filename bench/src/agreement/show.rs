@@ -2,6 +2,7 @@
 //! good enough becomes the error that ends the program.
 
 use super::{Agreement, Users};
+use crate::rows::rows;
 use crate::watcher::RECORDING;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -66,7 +67,7 @@ pub fn judge(run: &Path) -> Result<()> {
 }
 
 fn compare(run: &Path, recording: &Path, tolerance: f64, json: Option<&Path>) -> Result<()> {
-    let faults = faults(run)?;
+    let faults: Vec<Fault> = rows(&run.join("faults.csv"))?.collect::<Result<_>>()?;
     let broken: BTreeSet<&str> = faults.iter().flat_map(|fault| fault.service.split('|')).collect();
     let found = Judgement {
         tolerance,
@@ -184,12 +185,6 @@ struct Fault {
     start: f64,
     end: f64,
     service: String,
-}
-
-fn faults(run: &Path) -> Result<Vec<Fault>> {
-    let path = run.join("faults.csv");
-    let rows = csv::Reader::from_path(&path).with_context(|| path.display().to_string())?.into_deserialize();
-    rows.collect::<Result<_, _>>().with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]

@@ -6,17 +6,15 @@
 
 use super::names::{self, Meaning};
 use super::outcome::{Outcome, QuietTime};
+use crate::rows::rows;
+use crate::watcher::{PACKED, RECORDING};
 use anyhow::{Context, Result, anyhow};
 use faultline_core::graph::{EdgeKind, ServiceGraph};
 use faultline_core::units::ServiceId;
 use faultline_core::window::{EdgeSignal, EdgeWindow, Signal, Window};
-use flate2::read::GzDecoder;
 use petgraph::Direction::Incoming;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// The service name under which user-facing probes are reported.
@@ -226,7 +224,7 @@ impl Dataset {
     /// The agent's recording of an episode, packed or not.
     pub(crate) fn recording(&self, episode: &str) -> Option<PathBuf> {
         let folder = self.dir.join("episodes").join(episode);
-        ["agent.rec", "agent.rec.xz"].map(|name| folder.join(name)).into_iter().find(|path| path.is_file())
+        [RECORDING, PACKED].map(|name| folder.join(name)).into_iter().find(|path| path.is_file())
     }
 
     /// The times in which each page is a false one; none where the data set does not tell.
@@ -338,22 +336,4 @@ fn resolve(graph: &mut ServiceGraph, aliases: BTreeMap<ServiceId, ServiceId>) ->
         Alias { name, service, callers }
     });
     resolved.collect()
-}
-
-/// The rows of a CSV file, decompressed if its name ends in `.gz`.
-pub(super) fn rows<R: DeserializeOwned>(path: &Path) -> Result<impl Iterator<Item = Result<R>> + use<R>> {
-    let file = File::open(path).with_context(|| path.display().to_string())?;
-    let reader: Box<dyn Read> = if path.extension().is_some_and(|extension| extension == "gz") {
-        Box::new(GzDecoder::new(BufReader::new(file)))
-    } else {
-        Box::new(BufReader::new(file))
-    };
-    let path = path.to_owned();
-    let rows = csv::ReaderBuilder::new().from_reader(reader).into_deserialize();
-    Ok(rows.map(move |row: csv::Result<R>| {
-        row.map_err(|error| {
-            let line = error.position().map_or(0, csv::Position::line);
-            anyhow!("{}:{line}: {error}", path.display())
-        })
-    }))
 }

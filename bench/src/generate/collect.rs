@@ -4,6 +4,7 @@
 use super::episode::{self, Record};
 use super::plan::{Plan, shuffle};
 use crate::random::Random;
+use crate::rows::rows;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -178,7 +179,7 @@ fn edges(episode: &Path, graph: &mut BTreeMap<(String, String), u64>) -> Result<
         calls: Option<u64>,
     }
     let run = episode.join("run");
-    for row in csv::Reader::from_path(run.join("graph.csv"))?.deserialize() {
+    for row in rows(&run.join("graph.csv"))? {
         let Row { caller, callee, calls } = row?;
         *graph.entry((caller, callee)).or_default() += calls.unwrap_or(0);
     }

@@ -1,7 +1,7 @@
 //! A generated data set comes in; the part of it that evaluation needs goes out, packed hard: tables,
 //! split, and each trusted episode's recording with its times rounded to four microseconds, packed with xz.
 
-use crate::watcher::RECORDING;
+use crate::watcher::{PACKED, RECORDING};
 use anyhow::{Context, Result, bail};
 use faultline_core::call::Call;
 use faultline_core::event::Event;
@@ -45,7 +45,7 @@ pub(super) fn compact(from: &Path, into: &Path) -> Result<()> {
             let id = episode.file_name().unwrap_or_default();
             let named = |line: &str| line.split(',').next().is_some_and(|first| id == first);
             if trusted.lines().any(named) {
-                let place = into.join(name).join("episodes").join(id).join("agent.rec.xz");
+                let place = into.join(name).join("episodes").join(id).join(PACKED);
                 work.push_back((episode.join(RECORDING), place));
             }
         }

@@ -5,6 +5,7 @@ use super::check::{self, Verdict};
 use super::plan::{Episode, Fault, Quiet};
 use super::systems::{self, System};
 use crate::cgroups::Cgroups;
+use crate::rows::rows;
 use crate::truth::unix_seconds;
 use crate::watcher::{Watcher, end, last_line};
 use anyhow::{Context, Result, bail, ensure};
@@ -232,10 +233,9 @@ fn faults(run: &Path, episode: &Episode) -> Result<Vec<Broken>> {
         service: String,
         fault_type: String,
     }
-    let mut reader = csv::Reader::from_path(run.join("faults.csv"))?;
     let mut planned: Vec<&Fault> = episode.faults.iter().collect();
     let mut broken = Vec::new();
-    for row in reader.deserialize() {
+    for row in rows(&run.join("faults.csv"))? {
         let Row { start, end, service, fault_type } = row?;
         // The first of its kind that is still to come: rows are in the order of their start.
         let place = planned.iter().position(|fault| fault.kind == fault_type);
