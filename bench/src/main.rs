@@ -134,7 +134,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("playground: {error:#}");
-            ExitCode::FAILURE
+            // As a shell tells of a program that a signal ended.
+            let interrupted = error.downcast_ref::<stress::Interrupted>();
+            interrupted.map_or(ExitCode::FAILURE, |by| ExitCode::from(128 + by.signal))
         }
     }
 }

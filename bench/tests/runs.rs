@@ -1,5 +1,5 @@
 //! Whole runs on a real machine: the shipped topologies serve their users and the agent counts each call, nodes are
-//! namespaces of their own, and nothing is left behind, whichever way a run ends.
+//! namespaces of their own, and nothing is left behind, whichever way a run or a search for the limit ends.
 //!
 //! Needs root, redis-server, PostgreSQL, iproute2 and the agent's program, so it runs by name only:
 //!
@@ -9,6 +9,8 @@
 //! ```
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -199,4 +201,36 @@ fn nothing_is_left_however_a_run_ends() {
     assert!(asked.elapsed() < Duration::from_secs(10), "it took {:.1} s", asked.elapsed().as_secs_f64());
     assert_eq!(left_behind(&cgroup), Vec::<String>::new());
     assert_eq!(namespaces(), before);
+}
+
+#[test]
+#[ignore = "needs root: see the file's head"]
+fn an_interrupted_search_shows_what_it_found() {
+    let cgroup = format!("faultline-searched-{}", std::process::id());
+    let folder = tempfile::tempdir().unwrap();
+    let mut search = Command::new(env!("CARGO_BIN_EXE_playground"))
+        .args(["stress", "--start", "10", "--seconds-per-step", "2", "--topology"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies/online-boutique.toml"))
+        .arg("--out")
+        .arg(folder.path())
+        .args(["--", "--rust-only", "--cgroup", &cgroup, "--base-port", "23600"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(search.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("within") || line.contains("over")), "no rate was measured");
+    // A terminal's Ctrl-C goes to the whole group.
+    let group = rustix::process::Pid::from_child(&search);
+    rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
+    let asked = Instant::now();
+    assert_eq!(search.wait().unwrap().code(), Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(5), "it took {:.1} s", asked.elapsed().as_secs_f64());
+    assert!(lines.any(|line| line.contains("the search was cut off")));
+    let found = json(&folder.path().join("stress.json"));
+    assert_eq!(found["complete"], false);
+    assert!(!found["steps"].as_array().unwrap().is_empty());
+    assert_eq!(left_behind(&cgroup), Vec::<String>::new());
+    std::fs::File::open(std::env::temp_dir().join(format!("{cgroup}.lock"))).unwrap().try_lock().unwrap();
 }

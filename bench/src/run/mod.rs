@@ -172,7 +172,13 @@ impl Stage {
         for number in injector.numbers() {
             self.act(Action::End(number), &mut injector, &mut plan, begin).await?;
         }
-        self.stop_load(&mut seconds).await;
+        tokio::select! {
+            () = self.stop_load(&mut seconds) => {}
+            // Told twice: the last answers are not worth the wait.
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        self.output.load_stopped();
         Ok(())
     }
 
@@ -281,6 +287,5 @@ impl Stage {
         drop(self.fleet.children().tell(LOADGEN, "stop").await);
         let longest = Duration::from_millis(u64::from(self.fleet.topology().load.deadline_ms) + 1_000);
         drop(tokio::time::timeout(longest, async { while seconds.recv().await.is_some() {} }).await);
-        self.output.load_stopped();
     }
 }

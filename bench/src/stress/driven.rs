@@ -21,6 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LATE: Duration = Duration::from_secs(10);
 /// A run that was told to stop has stopped by then.
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
+/// Told again after this long, a run waits for no more answers.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Lines of the run's own output that an error shows.
 const SHOWN_LINES: usize = 5;
 
@@ -56,6 +58,8 @@ impl Driven {
             .stdin(Stdio::null())
             .stdout(errors.try_clone()?)
             .stderr(errors)
+            // A Ctrl-C on the terminal is for the search, which ends the run.
+            .process_group(0)
             .spawn()
             .context("`playground run` cannot be started")?;
         eprintln!("stress: starting the system; {} has its output", log.display());
@@ -144,20 +148,35 @@ impl Driven {
         lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default().join("; ")
     }
 
-    /// Ends the run, which removes its processes and cgroups.
+    /// Ends the run, which waits for its last answers and removes its processes and cgroups.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        if self.child.try_wait()?.is_none() {
-            // A run that is still starting does not listen yet, but ends by a signal as well.
-            if self.order(&serde_json::json!({ "stop": true })).await.is_err()
-                && let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok())
-                && let Some(pid) = rustix::process::Pid::from_raw(pid)
-            {
-                rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-            }
-            tokio::time::timeout(STOPPED_WITHIN, self.child.wait()).await.with_context(|| {
-                format!("the run does not stop; process {:?} is still there", self.child.id())
-            })??;
+        // A run that is still starting does not listen yet, but ends by a signal as well.
+        if self.child.try_wait()?.is_none() && self.order(&serde_json::json!({ "stop": true })).await.is_err()
+        {
+            self.signal()?;
         }
+        self.ended().await
+    }
+
+    /// Ends the run without its last answers: after an overload they take as long as their deadlines.
+    pub(super) async fn stop_now(mut self) -> anyhow::Result<()> {
+        self.signal()?;
+        if tokio::time::timeout(PATIENCE, self.child.wait()).await.is_err() {
+            self.signal()?;
+        }
+        self.ended().await
+    }
+
+    /// Asks the run to end, if it has not.
+    fn signal(&self) -> anyhow::Result<()> {
+        let pid = self.child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+        Ok(pid.map_or(Ok(()), |pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM))?)
+    }
+
+    async fn ended(mut self) -> anyhow::Result<()> {
+        tokio::time::timeout(STOPPED_WITHIN, self.child.wait()).await.with_context(|| {
+            format!("the run does not stop; process {:?} is still there", self.child.id())
+        })??;
         match std::fs::remove_file(&self.control) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),

@@ -31,7 +31,8 @@ const KEPT_UP: f64 = 0.9;
     playground stress --services 40 --seed 7 --budget 0.001 --latency-budget-ms 500 --out limits\n  \
     playground stress --topology T --out limits -- --rust-only --base-port 18000\n\n\
     Writes stress.json and stress.svg into --out, and the run's own files into --out/run. Each step takes\n\
-    --seconds-per-step and a few seconds more; ten to fifteen steps are usual.")]
+    --seconds-per-step and a few seconds more; ten to fifteen steps are usual. Ctrl-C ends the system, shows\n\
+    and writes what was found so far, and exits with 130.")]
 pub struct Flags {
     /// The topology file (TOML or JSON)
     #[arg(long, required_unless_present = "services", conflicts_with = "services")]
@@ -87,14 +88,26 @@ struct Budget {
 }
 
 /// Everything that was found, as stress.json has it.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Found {
     topology: String,
     budget: Budget,
     calls_per_request: f64,
     highest_within: Option<f64>,
     lowest_over: Option<f64>,
+    /// Nothing ended the search before it knew.
+    complete: bool,
     steps: Vec<Step>,
+}
+
+/// A signal ended the search; what it had found was shown.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted before the limit was known; {found}")]
+pub struct Interrupted {
+    /// The signal's number.
+    pub signal: u8,
+    /// What became of what had been found.
+    found: &'static str,
 }
 
 /// Searches until the limit is known, then shows it.
@@ -117,6 +130,7 @@ pub fn stress(flags: &Flags) -> anyhow::Result<()> {
         calls_per_request: summary.calls_per_request,
         highest_within: None,
         lowest_over: None,
+        complete: false,
         steps: Vec::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -134,15 +148,26 @@ pub fn stress(flags: &Flags) -> anyhow::Result<()> {
 /// Starts the system, tries rates until the search or a signal ends it, and stops the system.
 async fn search(flags: &Flags, start: f64, found: &mut Found) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut driven = Driven::start(&arguments(flags), start, &flags.out)?;
-    let tried = tokio::select! {
-        tried = try_rates(flags, start, &mut driven, found) => tried,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted: what was found so far is above")),
-        _ = terminate.recv() => Err(anyhow::anyhow!("ended by a signal: what was found so far is above")),
+    let ended_by = tokio::select! {
+        tried = try_rates(flags, start, &mut driven, found) => {
+            found.complete = tried.is_ok();
+            let stopped = driven.stop().await;
+            return tried.and(stopped);
+        }
+        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = terminate.recv() => SignalKind::terminate(),
+        _ = hangup.recv() => SignalKind::hangup(),
     };
-    let stopped = driven.stop().await;
-    tried.and(stopped)
+    eprintln!("stress: stopping");
+    driven.stop_now().await?;
+    let found =
+        if found.steps.is_empty() { "no rate was measured" } else { "what was found so far is above" };
+    let signal = u8::try_from(ended_by.as_raw_value()).unwrap_or_default();
+    Err(Interrupted { signal, found }.into())
 }
 
 fn arguments(flags: &Flags) -> Vec<String> {

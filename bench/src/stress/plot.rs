@@ -49,23 +49,25 @@ fn places(width: f64) -> usize {
 }
 
 pub(super) fn verdict(found: &Found) -> String {
+    let cut_off = if found.complete { "" } else { "; the search was cut off" };
+    format!("{}: {}{cut_off}", found.topology, limits(found))
+}
+
+fn limits(found: &Found) -> String {
     let calls = |rate: f64| rate * found.calls_per_request;
     match (found.highest_within, found.lowest_over) {
         (Some(within), Some(over)) => format!(
-            "{}: {within:.1} requests/s (about {:.0} calls/s) are within the budget, {over:.1} are over it",
-            found.topology,
+            "{within:.1} requests/s (about {:.0} calls/s) are within the budget, {over:.1} are over it",
             calls(within)
         ),
         (Some(within), None) => format!(
-            "{}: {within:.1} requests/s (about {:.0} calls/s) are within the budget; no limit was reached",
-            found.topology,
+            "{within:.1} requests/s (about {:.0} calls/s) are within the budget; no limit was reached",
             calls(within)
         ),
-        (None, Some(over)) => format!(
-            "{}: even {over:.1} requests/s are over the budget; look at run/logs, or allow more",
-            found.topology
-        ),
-        (None, None) => format!("{}: nothing was measured", found.topology),
+        (None, Some(over)) => {
+            format!("even {over:.1} requests/s are over the budget; look at run/logs, or allow more")
+        }
+        (None, None) => "nothing was measured".into(),
     }
 }
 
@@ -200,6 +202,7 @@ mod tests {
             calls_per_request: 7.0,
             highest_within: Some(40.0),
             lowest_over: Some(60.0),
+            complete: true,
             steps: vec![step(40.0, 50.0, None), step(60.0, 200.0, Some("p95 200 ms"))],
         }
     }
@@ -215,6 +218,11 @@ mod tests {
         assert!(
             verdict(&found)
                 .contains("40.0 requests/s (about 280 calls/s) are within the budget, 60.0 are over")
+        );
+        assert!(!verdict(&found).contains("cut off"));
+        assert!(
+            verdict(&Found { complete: false, ..found.clone() })
+                .ends_with("are over it; the search was cut off")
         );
         assert_eq!(found.steps.iter().map(|step| row(step).len() > 50).collect::<Vec<_>>(), [true, true]);
     }
