@@ -144,7 +144,7 @@ pub(crate) const EMULATOR: Part = Part {
 
 pub(crate) const NFTABLES: Part = Part {
     name: "nft",
-    purpose: "losing packets in the capture tests",
+    purpose: "losing packets in tests, and the playground's faults on the wire",
     found: || house::which("nft").is_some() || Path::new("/usr/sbin/nft").is_file(),
     source: Source::Debian(&["nftables"]),
 };

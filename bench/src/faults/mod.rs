@@ -6,7 +6,7 @@ pub mod inject;
 mod kind;
 mod parameters;
 pub mod schedule;
-mod wire;
+pub mod wire;
 
 use serde::Serialize;
 
@@ -15,7 +15,6 @@ use crate::random::Random;
 use crate::topology::{BackendKind, Topology};
 pub use kind::{Fits, Kind, Parameter, Role};
 pub use parameters::{Parameters, Written};
-pub(crate) use wire::clean as clean_wires;
 
 /// Between the caller and the callee of an edge.
 const ARROW: &str = "->";

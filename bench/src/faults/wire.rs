@@ -20,29 +20,29 @@ const MEASURE: Duration = Duration::from_millis(1_500);
 const SLOWEST: f64 = 8_000.0;
 
 /// One edge, as the kernel can tell it apart.
-pub(super) struct Edge {
+pub struct Edge {
     /// Tables and marks of different runs and faults differ.
-    pub(super) table: String,
+    pub table: String,
     /// 1 to 63: one for each fault that is on.
-    pub(super) mark: u64,
+    pub mark: u64,
     /// Cgroup paths of the caller's processes below the version 2 mount, and the mount's name below /sys/fs/cgroup.
-    pub(super) callers: Vec<Sender>,
+    pub callers: Vec<Sender>,
     /// `address:port` of the callee's replicas.
-    pub(super) callees: Vec<String>,
+    pub callees: Vec<String>,
     /// Network namespaces in which one end is; none is the host's.
-    pub(super) networks: Vec<Option<PathBuf>>,
+    pub networks: Vec<Option<PathBuf>>,
 }
 
 /// A caller's cgroup as nftables names it.
-pub(super) struct Sender {
+pub struct Sender {
     /// Below /sys/fs/cgroup.
-    pub(super) path: String,
+    pub path: String,
     /// Its depth in the hierarchy.
-    pub(super) level: usize,
+    pub level: usize,
 }
 
-/// Something on the wire that can be taken away.
-pub(super) struct Wire {
+/// Something on the wire that can be taken away, and has to be: it outlives whoever put it there.
+pub struct Wire {
     table: String,
     networks: Vec<Option<PathBuf>>,
     /// Links with a queue, by namespace.
@@ -52,8 +52,8 @@ pub(super) struct Wire {
 }
 
 impl Edge {
-    /// Loses so many of a hundred packets.
-    pub(super) fn lose(self, percent: f64) -> anyhow::Result<Wire> {
+    /// Loses so many of a hundred packets, 0 to 90.
+    pub fn lose(self, percent: f64) -> anyhow::Result<Wire> {
         let arrive = self.ports();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 900")]
         let permille = (percent * 10.0).round() as u64;
@@ -67,7 +67,7 @@ impl Edge {
     }
 
     /// Makes packets late; needs a moment to see how much there is to carry.
-    pub(super) async fn delay(self, by: Duration) -> anyhow::Result<Wire> {
+    pub async fn delay(self, by: Duration) -> anyhow::Result<Wire> {
         let class = format!("{HANDLE}:{}", self.mark);
         let rules = self.departure(&format!("counter meta priority set \"{class}\""));
         let (mark, measured) = (self.mark, self.networks.clone());
@@ -148,7 +148,7 @@ impl Wire {
     }
 
     /// Takes everything away.
-    pub(super) fn remove(self) {
+    pub fn remove(self) {
         for (space, device) in &self.links {
             let words = ["qdisc", "del", "dev", device, "root"];
             if let Err(error) = network::run(within(space.as_ref(), "tc").args(words), None) {
@@ -204,8 +204,8 @@ fn claim_loopback() -> anyhow::Result<std::fs::File> {
     Ok(file)
 }
 
-/// The name of a fault's table.
-pub(super) fn table(cgroup: &str, number: u64) -> String {
+/// The name of the table of a cgroup's n-th fault.
+pub fn table(cgroup: &str, number: u64) -> String {
     format!("{}{number}", table_prefix(cgroup))
 }
 

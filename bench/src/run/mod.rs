@@ -7,7 +7,7 @@ mod control;
 mod dataset;
 mod flags;
 pub mod fleet;
-pub(crate) mod network;
+pub mod network;
 mod output;
 mod plan;
 pub mod postgres;
@@ -53,7 +53,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
     std::fs::create_dir_all(&flags.out).with_context(|| format!("{} cannot be made", flags.out.display()))?;
     let out = flags.out.canonicalize()?;
     let _claim = claim(&flags.cgroup)?;
-    crate::faults::clean_wires(&flags.cgroup);
+    crate::faults::wire::clean(&flags.cgroup);
     let output = Output::create(&out, &topology)?;
     eprintln!("playground: {} with seed {seed} into {}", topology.name, out.display());
     let rate = topology.load.requests_per_second;

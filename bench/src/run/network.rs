@@ -17,14 +17,14 @@ const NAMESPACES: &str = "/run/netns";
 const HOST: u32 = 254;
 
 /// The namespaces of one run, named after its cgroup so that the next run finds what a killed one left.
-pub(crate) struct Network {
+pub struct Network {
     nodes: u32,
     mark: u32,
 }
 
 impl Network {
     /// Removes what an earlier run of this cgroup left, and makes the nodes.
-    pub(super) fn make(cgroup: &str, nodes: u32) -> anyhow::Result<Self> {
+    pub fn make(cgroup: &str, nodes: u32) -> anyhow::Result<Self> {
         let network = Self { nodes, mark: digest(cgroup) };
         network.remove();
         if nodes > 0 {
@@ -43,7 +43,7 @@ impl Network {
     }
 
     /// Where a process on this node listens.
-    pub(super) fn address(&self, node: u32) -> String {
+    pub fn address(&self, node: u32) -> String {
         if self.nodes == 0 { "127.0.0.1".into() } else { format!("{}.{}", self.prefix(), node + 1) }
     }
 
@@ -53,7 +53,7 @@ impl Network {
     }
 
     /// The file of a node's namespace.
-    pub(super) fn file(&self, node: u32) -> PathBuf {
+    pub fn file(&self, node: u32) -> PathBuf {
         PathBuf::from(NAMESPACES).join(self.name(&format!("n{node}")))
     }
 
@@ -82,7 +82,7 @@ impl Network {
     }
 
     /// Takes everything away again; the links go with their namespaces.
-    pub(super) fn remove(&self) {
+    pub fn remove(&self) {
         let prefix = self.name("");
         let found = std::fs::read_dir(NAMESPACES).into_iter().flatten().flatten();
         let names = found.filter_map(|entry| entry.file_name().into_string().ok());

@@ -1,8 +1,8 @@
 //! One emulated machine: programs and a script flow in, its serial console flows out into a log.
 //!
 //! Emulated without hardware virtualisation, so it is slow but runs anywhere. The guest has a pure cgroup v2
-//! tree with its controllers on, no disk and no network but loopback: a busybox, iproute2, the programs and their
-//! libraries in an initramfs.
+//! tree with its controllers on, no disk and no network but loopback: a busybox, iproute2, nftables, the programs
+//! and their libraries in an initramfs.
 
 use super::image::Kernel;
 use crate::house;
@@ -87,7 +87,7 @@ impl Guest {
         if tree.exists() {
             fs::remove_dir_all(&tree)?;
         }
-        for name in ["bin", "proc", "sys", "tmp", "dev", "etc", "lib/modules"] {
+        for name in ["bin", "proc", "sys", "tmp", "dev", "etc", "run", "lib/modules"] {
             fs::create_dir_all(tree.join(name))?;
         }
         let busybox = house::which("busybox").context("busybox is not installed (busybox-static)")?;
@@ -95,14 +95,15 @@ impl Guest {
         for applet in APPLETS {
             symlink("busybox", tree.join("bin").join(applet))?;
         }
-        for module in &kernel.modules {
-            fs::copy(module, tree.join("lib/modules").join(module.file_name().unwrap_or_default()))?;
+        for (number, module) in kernel.modules.iter().enumerate() {
+            // The shell names them in the order of their names, which so is that in which they load.
+            fs::copy(module, tree.join(format!("lib/modules/{number:02}.ko")))?;
         }
-        let iproute = ["ip", "tc"].map(|name| (name, house::which(name)));
-        let iproute =
-            iproute.iter().map(|(name, found)| (*name, found.as_deref().unwrap_or(Path::new("/sbin"))));
+        // Not busybox's nsenter, which would start busybox's tc.
+        let network = ["ip", "tc", "nft", "nsenter"].map(|name| (name, tool(name)));
+        let network = network.iter().map(|(name, place)| (*name, place.as_path()));
         let mut libraries = BTreeSet::new();
-        for (name, program) in programs.iter().copied().chain(iproute) {
+        for (name, program) in programs.iter().copied().chain(network) {
             fs::copy(program, tree.join("bin").join(name))
                 .with_context(|| format!("cannot copy {}", program.display()))?;
             libraries.extend(shared_libraries(program)?);
@@ -181,6 +182,11 @@ impl Ended {
     pub(crate) fn began(&self) -> bool {
         self.console.lines().any(|line| Some(line) == self.release())
     }
+}
+
+/// A tool of the network; who is not root may not have its folder on the path.
+fn tool(name: &str) -> PathBuf {
+    house::which(name).unwrap_or_else(|| Path::new("/usr/sbin").join(name))
 }
 
 /// The files that `ldd` names, the loader among them.

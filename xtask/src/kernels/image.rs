@@ -21,14 +21,30 @@ pub(crate) const SERIES: [Series; 2] = [
     Series { name: "6.12", packages: "linux-image-6.12." },
 ];
 
-/// What Debian builds as modules and the tests need, by the path below the modules' `kernel` folder.
-const MODULES: [&str; 2] = ["net/sched/sch_netem.ko", "net/sched/sch_prio.ko"];
+/// What Debian builds as modules and the tests need, by the path below the modules' `kernel` folder: queues, what
+/// tells packets of a cgroup apart, and links between namespaces. Each comes after those that it needs.
+const MODULES: [&str; 14] = [
+    "net/sched/sch_netem.ko",
+    "net/sched/sch_prio.ko",
+    "net/sched/sch_htb.ko",
+    "lib/libcrc32c.ko",
+    "net/netfilter/nfnetlink.ko",
+    "net/netfilter/nf_tables.ko",
+    "net/ipv4/netfilter/nf_socket_ipv4.ko",
+    "net/ipv6/netfilter/nf_socket_ipv6.ko",
+    "net/netfilter/nft_socket.ko",
+    "net/netfilter/nft_numgen.ko",
+    "drivers/net/veth.ko",
+    "net/llc/llc.ko",
+    "net/802/stp.ko",
+    "net/bridge/bridge.ko",
+];
 
 /// A kernel, ready to boot.
 pub(crate) struct Kernel {
     /// The image.
     pub(crate) image: PathBuf,
-    /// The files of [`MODULES`], not compressed.
+    /// The files of [`MODULES`], not compressed, in the order in which they load.
     pub(crate) modules: Vec<PathBuf>,
 }
 
