@@ -15,16 +15,14 @@ use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 
-/// Directions of which something may be kept at the same time. Reordering on one node is over in microseconds, a
-/// retransmission in a round trip. A power of two.
-const PLACES: u32 = 8;
-/// How often the places are gone through: what was put aside may have come before what is kept in order, and that
-/// before more that was put aside.
-const ROUNDS: u32 = 3;
+/// Runs of segments that may be kept at the same time, of all directions together: four megabytes, which is about what
+/// one connection may have under way. Reordering on one node is over in microseconds, a retransmission in a round trip.
+/// A power of two.
+const PLACES: u32 = 32;
 /// The longest segment that is kept. IPv6 knows longer ones, where someone asked for them.
 const LONGEST: u32 = 1 << 16;
-/// The most that is kept of a direction: the agent itself waits for a hole with no more behind it.
-const MOST: u32 = 1 << 18;
+/// A run takes further segments while it is shorter than this.
+const ROOM: u32 = 1 << 16;
 /// A segment that has not come after so long was missed, not late. As long as the agent waits for it.
 const PATIENCE: u64 = 1_000_000_000;
 
@@ -35,7 +33,7 @@ struct Kept {
     lock: Lock,
     /// The socket; 0: nobody's.
     cookie: u64,
-    /// When the first one came.
+    /// When the first one behind the same hole came.
     since: u64,
     /// One of `faultline_abi::direction`.
     direction: u32,
@@ -45,8 +43,8 @@ struct Kept {
     length: u32,
     /// Where the walk is.
     at: u32,
-    /// The masks that the verifier wants leave room for one more segment, and for a header.
-    bytes: [u8; (MOST + LONGEST) as usize + 64],
+    /// The masks that the verifier wants leave room for a header behind the last byte.
+    bytes: [u8; (ROOM + LONGEST) as usize + 64],
 }
 
 /// What is kept.
@@ -55,12 +53,14 @@ static KEPT: Array<Kept> = Array::with_max_entries(PLACES, 0);
 
 /// What became of a segment that came ahead of its turn.
 pub mod fate {
-    /// There is no place for it, or it does not follow what is there.
+    /// There is no place for it, or what it waits for is not to be expected any more.
     pub const REFUSED: i32 = 0;
     /// It is kept.
     pub const KEPT: i32 = 1;
     /// It was kept before.
     pub const KNOWN: i32 = 2;
+    /// It does not follow what is there, or that has no room for it.
+    pub(super) const ELSEWHERE: i32 = 3;
 }
 
 /// Keeps the segment in the scratch, which comes ahead of what its direction expects; one of [`fate`]. A global
@@ -73,17 +73,27 @@ pub extern "C" fn keep(skb: *mut __sk_buff, scratch: *mut Scratch, direction: *m
     }
     // SAFETY: both are map values; the caller has locked them.
     let (s, d) = unsafe { (&*scratch, &mut *direction) };
-    if d.kept_in == 0 {
-        d.kept_in = begin(skb, s);
-        return if d.kept_in == 0 { fate::REFUSED } else { fate::KEPT };
+    let mut since = s.now;
+    if let Some(kept) = locked(s, d.kept_in.wrapping_sub(1)) {
+        // SAFETY: the lock makes it ours.
+        let fate = unsafe {
+            since = (*kept).since;
+            let fate = append(skb, s, &mut *kept);
+            Lock::give_back(&raw mut (*kept).lock);
+            fate
+        };
+        if fate != fate::ELSEWHERE {
+            return fate;
+        }
     }
-    let Some(kept) = locked(s, d.kept_in.wrapping_sub(1)) else { return fate::REFUSED };
-    // SAFETY: the lock makes it ours.
-    unsafe {
-        let fate = append(skb, s, &mut *kept);
-        Lock::give_back(&raw mut (*kept).lock);
-        fate
+    let place = begin_kept(skb, scratch, since);
+    if place == 0 {
+        return fate::REFUSED;
     }
+    d.kept_in = place;
+    // SAFETY: see above.
+    unsafe { (&raw mut d.kept).write_volatile(1) };
+    fate::KEPT
 }
 
 /// Keeps the segment in the scratch, whose direction somebody else is at: whoever comes next walks it when its turn has
@@ -97,44 +107,69 @@ pub extern "C" fn set_aside(skb: *mut __sk_buff, scratch: *mut Scratch, directio
     // SAFETY: both are map values; the scratch is the caller's, and of the direction only the mark is written, which
     // its holder looks at.
     unsafe {
-        if begin(skb, &*scratch) != 0 {
-            (&raw mut (*direction).aside).write_volatile(1);
+        if begin_kept(skb, scratch, (*scratch).now) != 0 {
+            (&raw mut (*direction).kept).write_volatile(1);
         }
     }
     0
 }
 
-/// Keeps a segment in a place that nobody uses: the place's number, from one; 0: there is none.
-#[inline(always)]
-fn begin(skb: *mut __sk_buff, s: &Scratch) -> u32 {
-    for place in 0..PLACES {
-        let Some(kept) = KEPT.get_ptr_mut(place) else { return 0 };
-        // SAFETY: a map value; the lock makes it ours.
-        unsafe {
-            // A look without the lock, so that whose place it is finds it free.
-            let lock = &raw mut (*kept).lock;
-            if is_used(kept, s.now) || !Lock::try_take(lock) {
-                continue;
-            }
-            if is_used(kept, s.now) {
-                Lock::give_back(lock);
-                continue;
-            }
+/// Keeps the segment in the scratch in a place that nobody uses: the place's number, from one; 0: there is none. A
+/// global function: the verifier proves it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn begin_kept(skb: *mut __sk_buff, scratch: *const Scratch, since: u64) -> u32 {
+    let mut search = Search { skb, scratch, since, found: 0 };
+    // SAFETY: `try_place` has the signature that bpf_loop calls, and `search` outlives the call.
+    unsafe {
+        bpf_loop(PLACES, try_place as *mut core::ffi::c_void, (&raw mut search).cast(), 0);
+    }
+    search.found
+}
+
+/// Looks for a place.
+#[repr(C)]
+struct Search {
+    skb: *mut __sk_buff,
+    scratch: *const Scratch,
+    since: u64,
+    /// Its number, from one.
+    found: u32,
+}
+
+/// Takes a place if nobody uses it. Returns 1 to end the search.
+unsafe extern "C" fn try_place(place: u32, search: *mut Search) -> i64 {
+    // SAFETY: the loop hands over what `begin_kept` gave it; what it points to is checked, for the verifier.
+    unsafe {
+        let search = &mut *search;
+        if search.scratch.is_null() {
+            return 1;
+        }
+        let s = &*search.scratch;
+        let Some(kept) = KEPT.get_ptr_mut(place) else { return 1 };
+        // A look without the lock, so that whose place it is finds it free.
+        let lock = &raw mut (*kept).lock;
+        if is_used(kept, s.now) || !Lock::try_take(lock) {
+            return 0;
+        }
+        let mut ended = 0;
+        if !is_used(kept, s.now) {
             let k = &mut *kept;
             k.cookie = s.cookie;
             k.direction = s.direction;
-            k.since = s.now;
+            k.since = search.since;
             k.sequence = s.sequence;
             k.length = 0;
-            let is_kept = append(skb, s, k) == fate::KEPT;
-            if !is_kept {
+            if append(search.skb, s, k) == fate::KEPT {
+                search.found = place + 1;
+            } else {
                 k.cookie = 0;
             }
-            Lock::give_back(lock);
-            return if is_kept { place + 1 } else { 0 };
+            ended = 1;
         }
+        Lock::give_back(lock);
+        ended
     }
-    0
 }
 
 /// Whether a place is somebody's. A connection that ended while something was kept left it behind.
@@ -160,10 +195,13 @@ fn append(skb: *mut __sk_buff, s: &Scratch, k: &mut Kept) -> i32 {
     if offset < k.length && s.length <= k.length - offset {
         return fate::KNOWN;
     }
-    if is_late(s.now, k.since) || offset != k.length || s.length > LONGEST || offset + s.length > MOST {
+    if is_late(s.now, k.since) || s.length > LONGEST {
         return fate::REFUSED;
     }
-    let offset = opaque(offset) & (MOST - 1);
+    if offset != k.length || offset >= ROOM {
+        return fate::ELSEWHERE;
+    }
+    let offset = opaque(offset) & (ROOM - 1);
     let length = (opaque(s.length.wrapping_sub(1)) & (LONGEST - 1)) + 1;
     // SAFETY: the masks keep both in the array, which has room for both.
     let failed = unsafe {
@@ -174,7 +212,6 @@ fn append(skb: *mut __sk_buff, s: &Scratch, k: &mut Kept) -> i32 {
         return fate::REFUSED;
     }
     k.length = offset + length;
-
     fate::KEPT
 }
 
@@ -188,27 +225,38 @@ pub extern "C" fn catch_up(scratch: *mut Scratch, direction: *mut Direction) -> 
     // SAFETY: both are map values, and the caller has locked the direction: only the mark is written without that.
     // `take_up` has the signature that bpf_loop calls, and `turns` outlives the call.
     unsafe {
-        // What is put aside from now on is marked again.
-        (&raw mut (*direction).aside).write_volatile(0);
-        let mut turns = Turns { scratch, direction };
-        bpf_loop(ROUNDS * PLACES, take_up as *mut core::ffi::c_void, (&raw mut turns).cast(), 0);
+        // What is set aside from now on is marked again.
+        (&raw mut (*direction).kept).write_volatile(0);
+        let mut turns = Turns { scratch, direction, idle: 0, waits: 0 };
+        bpf_loop(PLACES * PLACES, take_up as *mut core::ffi::c_void, (&raw mut turns).cast(), 0);
+        if turns.waits != 0 {
+            (&raw mut (*direction).kept).write_volatile(1);
+        }
     }
     0
 }
 
-/// Whose turn it may be.
+/// Goes through the places until no more has its turn.
 #[repr(C)]
 struct Turns {
     scratch: *mut Scratch,
     direction: *mut Direction,
+    /// Places in a row where nothing had.
+    idle: u32,
+    /// Something of this direction waits.
+    waits: u32,
 }
 
-/// Walks what is kept in a place if it is this direction's and its turn has come; marks what has to wait.
+/// Walks what is kept in a place if it is this direction's and its turn has come. Returns 1 when all is done.
 unsafe extern "C" fn take_up(number: u32, turns: *mut Turns) -> i64 {
-    let place = number & (PLACES - 1);
     // SAFETY: the loop hands over what `catch_up` gave it.
-    let (s, d) = unsafe { (&mut *(*turns).scratch, &mut *(*turns).direction) };
-    let Some(kept) = KEPT.get_ptr_mut(place) else { return 0 };
+    let (t, s, d) = unsafe { (&mut *turns, &mut *(*turns).scratch, &mut *(*turns).direction) };
+    t.idle += 1;
+    if t.idle > PLACES {
+        return 1;
+    }
+    let place = number & (PLACES - 1);
+    let Some(kept) = KEPT.get_ptr_mut(place) else { return 1 };
     // SAFETY: a map value; a look without the lock, so that whose place it is finds it free.
     let ours = unsafe {
         (&raw const (*kept).cookie).read_volatile() == s.cookie
@@ -217,28 +265,20 @@ unsafe extern "C" fn take_up(number: u32, turns: *mut Turns) -> i64 {
     if !ours {
         return 0;
     }
-    let in_order = place + 1 == d.kept_in;
-    let mut waits = true;
-    if let Some(kept) = locked(s, place) {
-        // SAFETY: the lock makes it ours.
-        let k = unsafe { &mut *kept };
-        k.at = d.expected.wrapping_sub(k.sequence);
-        if k.at.cast_signed() >= 0 {
-            walk_again(k, s, d);
-            if in_order {
-                d.kept_in = 0;
-            }
-            waits = false;
-        } else if !in_order && is_late(s.now, k.since) {
-            k.cookie = 0;
-        }
-        // SAFETY: it is ours.
-        unsafe { Lock::give_back(&raw mut (*kept).lock) };
+    t.waits = 1;
+    let Some(kept) = locked(s, place) else { return 0 };
+    // SAFETY: the lock makes it ours.
+    let k = unsafe { &mut *kept };
+    k.at = d.expected.wrapping_sub(k.sequence);
+    if k.at.cast_signed() >= 0 {
+        walk_again(k, s, d);
+        t.idle = 0;
+        t.waits = 0;
+    } else if is_late(s.now, k.since) {
+        k.cookie = 0;
     }
-    if !in_order && waits && number >= (ROUNDS - 1) * PLACES {
-        // SAFETY: only the mark is written without the lock.
-        unsafe { (&raw mut d.aside).write_volatile(1) };
-    }
+    // SAFETY: it is ours.
+    unsafe { Lock::give_back(&raw mut (*kept).lock) };
     0
 }
 
@@ -259,20 +299,7 @@ fn walk_again(k: &mut Kept, s: &mut Scratch, d: &mut Direction) {
     k.cookie = 0;
 }
 
-/// Lets go of what is kept in order: the direction is lost.
-#[inline(always)]
-pub fn let_go(s: &Scratch, d: &mut Direction) {
-    if let Some(kept) = locked(s, d.kept_in.wrapping_sub(1)) {
-        // SAFETY: the lock makes it ours.
-        unsafe {
-            (*kept).cookie = 0;
-            Lock::give_back(&raw mut (*kept).lock);
-        }
-    }
-    d.kept_in = 0;
-}
-
-/// A place, if it is still its direction's own; whoever takes it gives the lock back.
+/// A place, if it is its direction's own; whoever takes it gives the lock back.
 #[inline(always)]
 fn locked(s: &Scratch, place: u32) -> Option<*mut Kept> {
     let kept = KEPT.get_ptr_mut(place)?;
@@ -308,7 +335,7 @@ unsafe extern "C" fn step(_: u32, walk: *mut Again) -> i64 {
         return 1;
     }
     let rest = k.length - k.at;
-    let place = opaque(k.at) & (MOST - 1);
+    let place = opaque(k.at) & (ROOM + LONGEST - 1);
     // SAFETY: the mask keeps the place in the array, which has sixty-four bytes more.
     let here = unsafe { k.bytes.as_ptr().add(place as usize) };
     // SAFETY: see above.

@@ -39,7 +39,7 @@ pub extern "C" fn goes_on(
             return 0;
         }
         let (packet, d) = (&*packet, &mut *direction);
-        let in_order = d.phase == phase::FOLLOWED && d.kept_in == 0 && d.expected == packet.sequence;
+        let in_order = d.phase == phase::FOLLOWED && d.kept == 0 && d.expected == packet.sequence;
         let taken = in_order && (within(packet, d) || one_more(skb, packet, d, way));
         if taken {
             d.expected = packet.sequence.wrapping_add(packet.length);

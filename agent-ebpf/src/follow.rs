@@ -2,7 +2,7 @@
 //! [`crate::observe`]; what is usual goes out by [`crate::whole`], what else is in order by [`crate::walk`],
 //! duplicates stop here, the rest goes out raw.
 
-use crate::ahead::{catch_up, fate, keep, let_go, set_aside};
+use crate::ahead::{catch_up, fate, keep, set_aside};
 use crate::body::{tell, tell_headers};
 use crate::frame::{Header, PREFACE};
 use crate::lock::Lock;
@@ -57,9 +57,10 @@ pub extern "C" fn follow(skb: *mut __sk_buff, scratch: *mut Scratch, direction: 
     if locked {
         // SAFETY: the lock makes us the only one.
         unsafe {
-            if (&raw const (*direction).aside).read_volatile() != 0 {
+            if (&raw const (*direction).kept).read_volatile() != 0 {
                 tell_skipped(s, &mut *direction);
                 catch_up(scratch, direction);
+                s.raw = 0;
             }
             pass = place(skb, s, &mut *direction);
         }
@@ -89,8 +90,7 @@ pub extern "C" fn follow(skb: *mut __sk_buff, scratch: *mut Scratch, direction: 
     if locked {
         // SAFETY: it is ours.
         unsafe {
-            let aside = (&raw const (*direction).aside).read_volatile();
-            if ((*direction).kept_in | aside) != 0 && (*direction).untold == 0 {
+            if (&raw const (*direction).kept).read_volatile() != 0 && (*direction).untold == 0 {
                 catch_up(scratch, direction);
             }
             Lock::give_back(lock);
@@ -239,7 +239,7 @@ pub extern "C" fn forward(skb: *mut __sk_buff, scratch: *mut Scratch, direction:
     // SAFETY: the pointers are those we just put in.
     let (s, d) = unsafe { (&mut *place.scratch, &mut *place.direction) };
     let told = s.at.wrapping_sub(s.record_start).wrapping_add(s.untold);
-    if s.raw == 0 && s.piece == NO_PIECE && d.frame_left != 0 && d.kept_in == 0 && told < UNTOLD_MAX {
+    if s.raw == 0 && s.piece == NO_PIECE && d.frame_left != 0 && d.kept == 0 && told < UNTOLD_MAX {
         // Nothing but the inside of a body: the next record tells it as well.
         d.untold = told;
         return 0;
@@ -260,7 +260,7 @@ pub extern "C" fn forward(skb: *mut __sk_buff, scratch: *mut Scratch, direction:
 #[inline(always)]
 fn hole(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction, missing: u32) -> i32 {
     tell_skipped(s, d);
-    let inside = d.phase == phase::FOLLOWED && d.kept_in == 0 && missing < d.frame_left;
+    let inside = d.phase == phase::FOLLOWED && missing < d.frame_left;
     let skipped = match d.frame_payload {
         payload::OPAQUE => inside,
         payload::BODY => inside && missing <= d.message_left,
@@ -278,9 +278,6 @@ fn hole(skb: *mut __sk_buff, s: &mut Scratch, d: &mut Direction, missing: u32) -
     }
     d.hole_end = s.sequence;
     if !skipped {
-        if d.kept_in != 0 {
-            let_go(s, d);
-        }
         lose(d);
         return fate::REFUSED;
     }

@@ -79,10 +79,10 @@ pub struct Direction {
     pub finished: u32,
     /// Messages of other streams that `MESSAGES` may hold; more than it does when streams were reset.
     pub unfinished: u32,
-    /// Where segments that came ahead of their turn are kept, and one; 0 when there are none.
+    /// Segments that came ahead of their turn may be kept. Written without the lock, too.
+    pub kept: u32,
+    /// The place of the last one, from one; perhaps it is somebody else's by now.
     pub kept_in: u32,
-    /// A segment of this direction was put aside while somebody was at it. Written without the lock.
-    pub aside: u32,
     /// Headers in `waiting` that no record has told yet. All of them lie in the `untold` bytes.
     pub headers: u32,
     /// Somebody waits for these headers to be told: a segment behind them went out without the lock.
@@ -127,7 +127,7 @@ impl Direction {
             | self.prefix_have
             | self.untold
             | self.unfinished
-            | self.kept_in;
+            | self.kept;
         self.phase == phase::FOLLOWED && left == 0
     }
 }

@@ -4,13 +4,14 @@
 use crate::event::{Piece, Segment};
 use crate::units::Timestamp;
 use bytes::Bytes;
+use std::collections::VecDeque;
 
-/// Bytes of segments that wait behind a hole, per direction. A window's worth of a fast connection; ring loss
-/// fills it at once, and then waiting would not help.
-pub(crate) const MAX_HELD: usize = 256 * 1024;
+/// Bytes of segments that wait behind a hole, per direction: about what one connection may have under way, and what
+/// the kernel programs keep for the same reason. Ring loss fills it at once, and then waiting would not help.
+pub(crate) const MAX_HELD: usize = 4 << 20;
 
-/// Segments that wait behind a hole, per direction: bounds the search for a segment's place.
-pub(crate) const MAX_HELD_SEGMENTS: usize = 512;
+/// Segments that wait behind a hole, per direction: as many as that much takes on Ethernet.
+pub(crate) const MAX_HELD_SEGMENTS: usize = 4096;
 
 /// What a held segment costs beyond its bytes.
 const HELD_OVERHEAD: usize = 64;
@@ -45,7 +46,7 @@ pub(crate) struct Reassembly {
     /// The sequence number that comes next; `None` until the first segment was taken.
     next: Option<u32>,
     /// Sorted by sequence number.
-    held: Vec<Segment>,
+    held: VecDeque<Segment>,
     held_bytes: usize,
     since: Timestamp,
     stale: u32,
@@ -99,7 +100,7 @@ impl Reassembly {
         if self.held.is_empty() {
             self.since = segment.at;
         }
-        let base = self.next.or(self.held.first().map(|s| s.sequence.wrapping_sub(MAX_DISTANCE)));
+        let base = self.next.or(self.held.front().map(|s| s.sequence.wrapping_sub(MAX_DISTANCE)));
         let base = base.unwrap_or(segment.sequence);
         let key = |s: &Segment| s.sequence.wrapping_sub(base);
         let place = self.held.partition_point(|s| key(s) < key(&segment));
@@ -119,11 +120,11 @@ impl Reassembly {
     pub(crate) fn pop(&mut self) -> Option<Ordered> {
         loop {
             let next = self.next?;
-            let behind = next.wrapping_sub(self.held.first()?.sequence);
+            let behind = next.wrapping_sub(self.held.front()?.sequence);
             if behind > MAX_DISTANCE {
                 return None;
             }
-            let segment = self.held.remove(0);
+            let segment = self.held.pop_front()?;
             self.held_bytes = self.held_bytes.saturating_sub(cost(&segment));
             if behind < segment.length {
                 self.next = Some(segment.sequence.wrapping_add(segment.length));
@@ -135,7 +136,7 @@ impl Reassembly {
 
     /// What is missing, if something waits.
     pub(crate) fn hole(&self) -> Option<Hole> {
-        let first = self.held.first()?;
+        let first = self.held.front()?;
         let length = self.next.map_or(0, |next| first.sequence.wrapping_sub(next));
         let full = self.held_bytes > MAX_HELD || self.held.len() > MAX_HELD_SEGMENTS;
         Some(Hole { length, since: self.since, full })
@@ -143,7 +144,7 @@ impl Reassembly {
 
     /// Goes on behind the hole (or with the first held segment, if nothing was taken yet).
     pub(crate) fn jump(&mut self) {
-        if let Some(first) = self.held.first() {
+        if let Some(first) = self.held.front() {
             self.next = Some(first.sequence);
         }
         self.since = self.held.get(1).map_or(self.since, |s| s.at.max(self.since));
@@ -156,7 +157,7 @@ impl Reassembly {
             return None;
         }
         let mut bytes = Vec::with_capacity(wanted);
-        let mut next = self.held.first()?.sequence;
+        let mut next = self.held.front()?.sequence;
         for segment in &self.held {
             let behind = next.wrapping_sub(segment.sequence);
             if behind > MAX_DISTANCE || bytes.len() >= wanted {
