@@ -66,7 +66,8 @@ bool SentCall::rest(double ms) {
   return !news_.wait_for(lock, millis(ms), [this] { return broken_; });
 }
 
-// Sends a message and waits until it is on its way; false when the call has ended.
+// Sends a message and waits until it is on its way; false when it is not, for the call has ended. All answers may be
+// there before we hear that it is.
 bool SentCall::write(const ByteBuffer& message) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (broken_) return false;
@@ -75,7 +76,7 @@ bool SentCall::write(const ByteBuffer& message) {
   StartWrite(&message);
   lock.lock();
   news_.wait(lock, [this] { return !writing_; });
-  if (broken_) return false;
+  if (!written_) return false;
   line_.request_bytes += message.Length();
   line_.request_messages++;
   return true;
@@ -98,6 +99,7 @@ void SentCall::OnReadDone(bool ok) {
 void SentCall::OnWriteDone(bool ok) {
   const std::lock_guard<std::mutex> lock(mutex_);
   writing_ = false;
+  written_ = ok;
   broken_ = broken_ || !ok;
   news_.notify_all();
 }

@@ -46,6 +46,7 @@ class SentCall final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::B
   std::mutex mutex_;
   std::condition_variable news_;
   bool writing_ = false;
+  bool written_ = false;
   bool broken_ = false;
   std::optional<grpc::Status> ended_;
   grpc::ByteBuffer response_;
