@@ -239,6 +239,14 @@ impl Stream {
             RequestEnd::Dismissed => self.sent.complete(),
             RequestEnd::Open | RequestEnd::Cut => false,
         };
+        // Where the server did not say that it was done, the last of what it sent may be what was lost: nothing that
+        // follows shows the hole.
+        let mut received = self.received.messages();
+        received.exact &= match end.ending {
+            Ending::Trailers | Ending::TrailersOnly | Ending::EndStream => true,
+            Ending::Reset { by_client, .. } => !by_client,
+            Ending::ConnectionClosed | Ending::Abandoned => false,
+        };
         Some(Box::new(Call {
             connection,
             stream: StreamId(stream),
@@ -251,7 +259,7 @@ impl Stream {
             first_response: self.head_at.map(|at| at.since(request.started)),
             duration: end.at.since(request.started),
             request: sent,
-            response: self.received.messages(),
+            response: received,
             deadline: request.deadline,
             previous_attempts: request.previous_attempts,
             encoding: request.encoding,
