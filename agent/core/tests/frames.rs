@@ -178,7 +178,7 @@ fn endings() {
             5 a.B/C TrailersOnly Some(12) Inferred, 1 ms, response after Some(1), 0 (0 B) or more / 0 (0 B)
             7 a.B/C EndStream None Unknown, 1 ms, response after Some(1), 0 (0 B) or more / 1 (1 B)
             9 a.B/C TrailersOnly Some(2) Wire, 1 ms, response after Some(1), 0 (0 B) or more / 0 (0 B)
-            13 a.B/C ConnectionClosed None Unknown, 1 ms, response after None, 0 (0 B) or more / 0 (0 B)
+            13 a.B/C ConnectionClosed None Unknown, 1 ms, response after None, 0 (0 B) or more / 0 (0 B) or more
         "#]],
     );
 }
@@ -253,7 +253,7 @@ fn in_flight_and_abandoned() {
         &expect![[r#"
             in flight: 2, oldest unanswered Some(5002) ms
             1 a.B/C Trailers Some(0) Wire, 5004 ms, response after Some(2), 0 (0 B) / 0 (0 B)
-            3 a.B/C Abandoned None Unknown, 3606004 ms, response after None, 0 (0 B) / 0 (0 B)
+            3 a.B/C Abandoned None Unknown, 3606004 ms, response after None, 0 (0 B) / 0 (0 B) or more
             lost stream_evicted: 1
         "#]],
     );
