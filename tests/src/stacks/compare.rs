@@ -20,8 +20,8 @@ pub struct Verdict<'a> {
     pub judged: Vec<Judged<'a>>,
     /// Calls that nobody made.
     pub strangers: Vec<String>,
-    /// Streams that ended with their connection before anyone answered: the client's stack makes such a call
-    /// again without a word.
+    /// Streams that were cut off before their client heard an answer: its stack makes such a call again without a
+    /// word.
     pub refused: usize,
 }
 
@@ -68,6 +68,9 @@ pub struct End<'a> {
     pub authority: &'a str,
     /// The calls were made one after the other, so that of two that look the same the first comes first.
     pub ordered: bool,
+    /// A proxy stands between this end and the client: when the connection behind it breaks, it refuses a call whose
+    /// answer it has begun to receive and not begun to pass on.
+    pub behind_proxy: bool,
 }
 
 /// What a call and an expectation must agree in, and how far.
@@ -77,7 +80,8 @@ type Round<'a> = (&'a dyn Fn(&Expectation, &Call) -> Said, Said);
 #[must_use]
 pub fn compare<'a>(expected: &'a [Expectation], calls: &[&'a Call], end: End<'_>) -> Verdict<'a> {
     let mut calls: Vec<&Call> = calls.to_vec();
-    calls.sort_by_key(|call| (call.started, call.stream));
+    // What was refused goes to what nothing else fits.
+    calls.sort_by_key(|call| (is_refused(call, end), call.started, call.stream));
     let mut matched: Vec<Option<&Call>> = vec![None; expected.len()];
     // The surest first: the sizes that were planned, then what is said in full before what is said in part, and
     // expectations without leeway before those that would take what is another's. What is left goes to the call that
@@ -125,7 +129,8 @@ pub fn compare<'a>(expected: &'a [Expectation], calls: &[&'a Call], end: End<'_>
             None => Outcome::Unseen,
         },
     });
-    let (refused, strangers): (Vec<&Call>, Vec<&Call>) = calls.into_iter().partition(|call| is_refused(call));
+    let (refused, strangers): (Vec<&Call>, Vec<&Call>) =
+        calls.into_iter().partition(|call| is_refused(call, end));
     Verdict {
         judged: judged.collect(),
         strangers: strangers.into_iter().map(describe).collect(),
@@ -133,9 +138,10 @@ pub fn compare<'a>(expected: &'a [Expectation], calls: &[&'a Call], end: End<'_>
     }
 }
 
-fn is_refused(call: &Call) -> bool {
+fn is_refused(call: &Call, end: End<'_>) -> bool {
     let cut = matches!(call.ending, Ending::Reset { .. } | Ending::ConnectionClosed);
-    cut && call.first_response.is_none() && call.status.source != StatusSource::Wire
+    let unanswered = call.first_response.is_none() || end.behind_proxy;
+    cut && unanswered && call.status.source != StatusSource::Wire
 }
 
 /// Whether the call carried as many bytes each way as was planned, however sure the agent is of that.

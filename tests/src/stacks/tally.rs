@@ -14,7 +14,8 @@ const ONE_IN: usize = 10_000;
 /// One call in so many may lie on a connection that the peers themselves broke; more, and the pair shows nothing.
 const BROKEN_ONE_IN: usize = 20;
 
-/// Through a proxy it may be more: haproxy resets streams of large messages now and then.
+/// Through a proxy it may be more: haproxy resets streams of large messages now and then. As many may be refused and
+/// made again.
 const BROKEN_BY_PROXY_ONE_IN: usize = 5;
 
 /// One call in so many may be left open although nothing was lost: a server that resets a stream right behind its
@@ -86,6 +87,9 @@ impl Tally {
         let broken_one_in = if through { BROKEN_BY_PROXY_ONE_IN } else { BROKEN_ONE_IN };
         if tally.broken * broken_one_in > tally.sent {
             tally.failures.push(format!("the peers broke {} calls", tally.broken));
+        }
+        if through && tally.refused * BROKEN_BY_PROXY_ONE_IN > tally.sent * views.len() {
+            tally.failures.push(format!("{} attempts that nobody made", tally.refused));
         }
         tally
     }

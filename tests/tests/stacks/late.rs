@@ -96,7 +96,8 @@ impl Joined {
         for (name, end, cgroup, expected) in &expected {
             let seen = view(seen, *cgroup);
             let calls: Vec<_> = seen.calls.iter().collect();
-            let end = End { view: *end, authority: &self.server.authority, ordered: true };
+            let authority = &self.server.authority;
+            let end = End { view: *end, authority, ordered: true, behind_proxy: false };
             let verdict = compare(expected, &calls, end);
             let (known, wrong) = known(&verdict.judged);
             failures.extend(wrong.into_iter().map(|what| format!("{}, {name}: {what}", self.name)));

@@ -88,17 +88,22 @@ fn judge(
     let (front, back) =
         (ran.authority.as_str(), ran.proxy.as_ref().and_then(|(_, called)| called.as_deref()));
     let back = back.unwrap_or(front);
-    let mut ends = vec![("client", View::Client, ours, front), ("server", View::Server, theirs, back)];
+    let end = |view, authority, behind_proxy| End { view, authority, ordered: false, behind_proxy };
+    let behind = ran.proxy.is_some();
+    let mut ends = vec![
+        ("client", ours, end(View::Client, front, false)),
+        ("server", theirs, end(View::Server, back, behind)),
+    ];
     if let Some((proxy, _)) = &ran.proxy {
         let proxy = view(seen, *proxy);
-        ends.insert(1, ("proxy as server", View::Server, proxy, front));
-        ends.insert(2, ("proxy as client", View::Client, proxy, back));
+        ends.insert(1, ("proxy as server", proxy, end(View::Server, front, false)));
+        ends.insert(2, ("proxy as client", proxy, end(View::Client, back, behind)));
     }
     let truths = Truths { client: &ran.truths[0], server: &ran.truths[1], retries: ran.retries };
-    let expected = ends.iter().map(|(_, end, ..)| expectations(plan, truths, *end));
+    let expected = ends.iter().map(|(_, _, end)| expectations(plan, truths, end.view));
     let expected: Vec<_> = expected.collect::<Result<_, _>>()?;
-    let parts = ends.iter().zip(&expected).map(|((name, end, seen, authority), expected)| {
-        let verdict = compare(expected, &seen.calls(*end), End { view: *end, authority, ordered: false });
+    let parts = ends.iter().zip(&expected).map(|((name, seen, end), expected)| {
+        let verdict = compare(expected, &seen.calls(end.view), *end);
         Part { name, verdict, lost: seen.lost.clone() }
     });
     let tally = Tally::of(&parts.collect::<Vec<_>>(), ran.proxy.is_some());
