@@ -174,7 +174,7 @@ fn endings() {
         ],
         &expect![[r#"
             1 a.B/C Reset { code: 7, by_client: false } Some(14) Inferred, 1 ms, response after None, 0 (0 B) or more / 0 (0 B)
-            3 a.B/C Reset { code: 8, by_client: true } Some(1) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
+            3 a.B/C Reset { code: 8, by_client: true } Some(1) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B) or more
             5 a.B/C TrailersOnly Some(12) Inferred, 1 ms, response after Some(1), 0 (0 B) or more / 0 (0 B)
             7 a.B/C EndStream None Unknown, 1 ms, response after Some(1), 0 (0 B) or more / 1 (1 B)
             9 a.B/C TrailersOnly Some(2) Wire, 1 ms, response after Some(1), 0 (0 B) or more / 0 (0 B)
@@ -230,11 +230,11 @@ fn a_cancellation_after_the_deadline_is_the_deadline() {
             cancel(9),
         ],
         &expect![[r#"
-            1 a.B/C Reset { code: 8, by_client: true } Some(4) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
-            3 a.B/C Reset { code: 8, by_client: true } Some(4) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
-            5 a.B/C Reset { code: 8, by_client: true } None Unknown, 1 ms, response after None, 0 (0 B) / 0 (0 B)
+            1 a.B/C Reset { code: 8, by_client: true } Some(4) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B) or more
+            3 a.B/C Reset { code: 8, by_client: true } Some(4) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B) or more
+            5 a.B/C Reset { code: 8, by_client: true } None Unknown, 1 ms, response after None, 0 (0 B) / 0 (0 B) or more
             7 a.B/C Reset { code: 8, by_client: false } Some(4) Inferred, 2 ms, response after None, 0 (0 B) or more / 0 (0 B)
-            9 a.B/C Reset { code: 8, by_client: true } Some(1) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B)
+            9 a.B/C Reset { code: 8, by_client: true } Some(1) Inferred, 1 ms, response after None, 0 (0 B) / 0 (0 B) or more
         "#]],
     );
 }

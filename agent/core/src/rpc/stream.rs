@@ -239,10 +239,14 @@ impl Stream {
             RequestEnd::Dismissed => self.sent.complete(),
             RequestEnd::Open | RequestEnd::Cut => false,
         };
-        // Where nobody said that it was over, the last of what was sent may be what was lost: nothing that follows
-        // shows the hole.
+        // Where the server did not say that it was over, the last of what it sent may be what was lost: nothing that
+        // follows shows the hole.
         let mut received = self.received.messages();
-        received.exact &= !matches!(end.ending, Ending::ConnectionClosed | Ending::Abandoned);
+        received.exact &= match end.ending {
+            Ending::Trailers | Ending::TrailersOnly | Ending::EndStream => true,
+            Ending::Reset { by_client, .. } => !by_client,
+            Ending::ConnectionClosed | Ending::Abandoned => false,
+        };
         Some(Box::new(Call {
             connection,
             stream: StreamId(stream),
