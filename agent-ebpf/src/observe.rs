@@ -7,6 +7,7 @@ use crate::early::put_aside;
 use crate::follow::{follow, give_up};
 use crate::lock::Lock;
 use crate::maps::{CONNECTIONS, SCRATCH, SLOTS, count_loss};
+use crate::multipath::is_multipath;
 use crate::packet::{self, FIN, Packet, RST, SYN, passed_at};
 use crate::sample::{exchange, sample};
 use crate::socket::{closed, opened};
@@ -135,6 +136,11 @@ pub extern "C" fn unusual(skb: *mut __sk_buff, packet: *mut Packet, way: u32) ->
             count_loss(loss::CONNECTION_TABLE_FULL);
             return 0;
         };
+        // A handshake only asks for several paths; what follows has them.
+        let decides = packet.length != 0 && !packet.has(SYN) && (*connection).protocol == protocol::UNKNOWN;
+        if decides && is_multipath(skb, packet) != 0 {
+            (*connection).protocol = protocol::MPTCP;
+        }
         on_connection(skb, sk, packet, connection, way);
     }
     0

@@ -22,6 +22,8 @@ const IPV4_PLAIN: u8 = 0x45;
 const IPV6_HEADER: u32 = 40;
 /// The hop-by-hop options of IPv6.
 const IPPROTO_HOPOPTS: u8 = 0;
+/// A TCP header without options.
+const TCP_HEADER: u32 = 20;
 /// Bytes of the TCP header up to its flags.
 const TCP_START: usize = 14;
 /// The same up to the end of the word that they lie in.
@@ -41,6 +43,8 @@ pub struct Packet {
     pub sequence: u32,
     /// TCP flags.
     pub flags: u32,
+    /// Bytes of TCP's options, right before the payload: at most forty.
+    pub options: u32,
 }
 
 impl Packet {
@@ -142,8 +146,13 @@ unsafe fn described_at(ip: *const u8, ip_length: u32, total: u32) -> Option<Pack
     if payload_at > total {
         return None;
     }
-    let length = total - payload_at;
-    Some(Packet { payload_at, length, sequence: u32::from_be(sequence), flags: u32::from(words >> 8) })
+    Some(Packet {
+        payload_at,
+        length: total - payload_at,
+        sequence: u32::from_be(sequence),
+        flags: u32::from(words >> 8),
+        options: (payload_at - ip_length).saturating_sub(TCP_HEADER),
+    })
 }
 
 #[inline(always)]
@@ -159,8 +168,13 @@ fn described(tcp: &[u8; TCP_START], ip_length: u32, total: u32) -> Option<Packet
     if payload_at > total {
         return None;
     }
-    let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
-    Some(Packet { payload_at, length: total - payload_at, sequence, flags: u32::from(tcp[13]) })
+    Some(Packet {
+        payload_at,
+        length: total - payload_at,
+        sequence: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
+        flags: u32::from(tcp[13]),
+        options: (payload_at - ip_length).saturating_sub(TCP_HEADER),
+    })
 }
 
 /// How long the IPv6 header is, with what lies between it and TCP. A GSO packet of more than 65,535 bytes tells

@@ -178,16 +178,29 @@ fn a_service_that_serves_over_a_unix_socket_says_so() {
 }
 
 #[test]
-fn mptcp_is_said() {
+fn mptcp_is_masked_and_plain_tcp_to_the_same_server_is_not() {
     const MPTCP: &str = "262";
     if fs::read_to_string("/proc/sys/net/mptcp/enabled").is_ok_and(|on| on.trim() == "1") {
+        let agent = Agent::start(&["--step", "1s"]);
         let mut server = Service::start("seen-mptcp", ECHO, &[MPTCP]);
         let _asks = Service::start("seen-mptcp-client", ASK, &[&server.says(), MPTCP]);
-        let agent = Agent::start(&["--step", "1s"]);
-        let report = agent.until(|report| report["missing"].to_string().contains("MPTCP sockets are open"));
+        // Whom its client does not ask for several paths, it serves by one.
+        let mut both = Service::start("seen-fallback", ECHO, &[MPTCP]);
+        let _asks_plain = Service::start("seen-fallback-client", ASK, &[&both.says()]);
+        let report = agent.until(|report| {
+            bytes(report, "seen-mptcp", "multipath") > 20_000
+                && bytes(report, "seen-fallback", "timed") > 20_000
+        });
+        for name in ["seen-mptcp", "seen-mptcp-client"] {
+            assert!(masked(&report, name).is_some_and(|why| why.contains("MPTCP")), "{report:#}");
+        }
+        for name in ["seen-fallback", "seen-fallback-client"] {
+            assert_eq!((masked(&report, name), bytes(&report, name, "multipath")), (None, 0), "{report:#}");
+        }
+        assert_eq!(report["coverage"]["connections"]["mptcp"], 2);
         let check = e2e::agent::faultline(&["check"]);
         let said = String::from_utf8(check.stdout).unwrap();
-        assert!(said.contains("MPTCP sockets are open"), "{said}\n{report:#}");
+        assert!(said.contains("MPTCP sockets are open"), "{said}");
     } else {
         eprintln!("this kernel has no MPTCP");
     }

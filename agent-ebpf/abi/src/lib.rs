@@ -43,6 +43,8 @@ pub mod protocol {
     pub const OTHER: u32 = 3;
     /// HTTP/2 inside TLS, whose plaintext is seen.
     pub const HTTP2_IN_TLS: u32 = 4;
+    /// A part of a connection over several paths, of whatever protocol.
+    pub const MPTCP: u32 = 5;
 }
 
 /// Values of [`SegmentRecord::direction`].

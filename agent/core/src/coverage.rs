@@ -11,6 +11,8 @@ pub enum Fate {
     Timed,
     /// TLS: nothing of them was read.
     Encrypted,
+    /// MPTCP: others of its paths may have carried some of the same stream, so none of them was read.
+    Multipath,
     /// TCP moved them, and they went past this agent: their records were lost, or they took another way.
     Bypassed,
     /// On a connection that was not recognised as anything.
@@ -19,8 +21,8 @@ pub enum Fate {
 
 impl Fate {
     /// Every fate.
-    pub const ALL: [Self; 5] =
-        [Self::Decoded, Self::Timed, Self::Encrypted, Self::Bypassed, Self::Unrecognised];
+    pub const ALL: [Self; 6] =
+        [Self::Decoded, Self::Timed, Self::Encrypted, Self::Multipath, Self::Bypassed, Self::Unrecognised];
 
     /// The label value in metrics and in the report.
     #[must_use]
@@ -29,6 +31,7 @@ impl Fate {
             Self::Decoded => "decoded",
             Self::Timed => "timed",
             Self::Encrypted => "encrypted",
+            Self::Multipath => "multipath",
             Self::Bypassed => "bypassed",
             Self::Unrecognised => "unrecognised",
         }

@@ -275,6 +275,8 @@ pub enum Protocol {
     Other,
     /// HTTP/2 inside TLS, whose plaintext is seen where the TLS library is called.
     Http2InTls,
+    /// One path of MPTCP: of the stream's bytes others may carry some, so its calls cannot be read.
+    Mptcp,
 }
 
 impl Protocol {

@@ -262,7 +262,7 @@ pub struct Evidence {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Coverage {
     /// Open connections by what they carry: `http2`, `http2_in_tls` (its plaintext is seen through libssl),
-    /// `tls` (encrypted), `other`, `unknown`.
+    /// `tls` (encrypted), `mptcp` (perhaps a part of a stream), `other`, `unknown`.
     pub connections: BTreeMap<String, u64>,
     /// Calls decoded since the agent started, both views.
     pub calls: u64,

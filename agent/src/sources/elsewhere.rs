@@ -1,5 +1,6 @@
 //! Ways on which bytes pass that the kernel programs cannot see whole: MPTCP, and sockets spliced by other BPF
-//! programs. What the kernel says of them flows in, one [`Way`] each flows out, for `check` and for the report.
+//! programs. What the kernel says of them flows in, one [`Way`] each flows out, for `check`. Of MPTCP the programs
+//! themselves tell whose connections use it; of spliced sockets nothing but this tells the report.
 
 use super::probes::clock;
 use aya::programs::loaded_programs;
@@ -31,28 +32,23 @@ pub fn look() -> [Way; 2] {
     [mptcp(), spliced()]
 }
 
-/// Tells what is new about them until nobody receives or `stop` becomes true.
+/// Tells what is new about spliced sockets until nobody receives or `stop` becomes true.
 pub async fn run(events: mpsc::Sender<Event>, mut stop: watch::Receiver<bool>) {
-    let mut told: Vec<Way> = Vec::new();
+    let mut told = None;
     loop {
-        let now = look();
-        for way in now.iter().filter(|way| !told.contains(*way)) {
-            // Nothing used and nothing said before is no news.
-            if way.used.is_none() && told.is_empty() {
-                continue;
-            }
-            let reason = way.used.as_deref().unwrap_or_default();
+        let way = spliced();
+        if way.used != told {
             let missing = Missing {
                 at: clock::now(),
                 part: way.part.into(),
-                reason: reason.into(),
+                reason: way.used.as_deref().unwrap_or_default().into(),
                 fix: way.fix.into(),
             };
             if events.send(Event::Missing(missing)).await.is_err() {
                 return;
             }
+            told = way.used;
         }
-        told = now.to_vec();
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -67,7 +63,8 @@ fn mptcp() -> Way {
         part: "mptcp",
         used: (sockets > 0).then(|| {
             format!(
-                "{sockets} MPTCP sockets are open: where one uses several paths, its calls cannot be read"
+                "{sockets} MPTCP sockets are open in this network namespace, those that listen among them: services \
+                 whose connections use it are masked"
             )
         }),
         fix: "services that are to be seen should use plain TCP on this network",

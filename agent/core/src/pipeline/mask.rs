@@ -126,6 +126,12 @@ fn opaque(service: &ServiceFold, recent: &Recent) -> Option<String> {
     if let Some(share) = share(Fate::Encrypted, MAX_OPAQUE) {
         return Some(format!("encrypted: {:.0} % of its bytes are TLS", share * 100.0));
     }
+    if let Some(share) = share(Fate::Multipath, MAX_OPAQUE) {
+        return Some(format!(
+            "{:.0} % of its bytes are on MPTCP connections, which are not read",
+            share * 100.0
+        ));
+    }
     if let Some(share) = share(Fate::Unrecognised, MAX_OPAQUE) {
         return Some(format!("{:.0} % of its bytes are on connections of an unknown kind", share * 100.0));
     }

@@ -150,6 +150,7 @@ impl ConnectionStep {
             Protocol::Tls if decoded => Fate::Decoded,
             Protocol::Tls => Fate::Encrypted,
             Protocol::Other => Fate::Timed,
+            Protocol::Mptcp => Fate::Multipath,
             Protocol::Unknown => Fate::Unrecognised,
         };
         self.bytes.add(fate, bytes.saturating_sub(unseen));

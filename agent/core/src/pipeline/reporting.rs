@@ -236,13 +236,16 @@ impl Pipeline {
 
     fn coverage(&self) -> Coverage {
         let mut connections: BTreeMap<String, u64> =
-            ["http2", "http2_in_tls", "tls", "other", "unknown"].map(|name| (name.to_owned(), 0)).into();
+            ["http2", "http2_in_tls", "tls", "mptcp", "other", "unknown"]
+                .map(|name| (name.to_owned(), 0))
+                .into();
         for (_, connection) in self.world.connections.iter().filter(|(_, end)| end.closed.is_none()) {
             let name = match connection.protocol {
                 Protocol::Http2 => "http2",
                 Protocol::Unknown if connection.decoded => "http2",
                 Protocol::Tls => "tls",
                 Protocol::Http2InTls => "http2_in_tls",
+                Protocol::Mptcp => "mptcp",
                 Protocol::Other => "other",
                 Protocol::Unknown => "unknown",
             };

@@ -161,6 +161,7 @@ fn sampled(e: &wire::ConnectionSample) -> Result<ConnectionSample, Wrong> {
             1 => Protocol::Http2,
             2 => Protocol::Tls,
             4 => Protocol::Http2InTls,
+            5 => Protocol::Mptcp,
             3 => Protocol::Other,
             other => return Err(wrong("protocol", other)),
         },

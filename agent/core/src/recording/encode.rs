@@ -185,6 +185,7 @@ fn sampled(e: &ConnectionSample) -> wire::ConnectionSample {
             Protocol::Http2 => 1,
             Protocol::Tls => 2,
             Protocol::Http2InTls => 4,
+            Protocol::Mptcp => 5,
             Protocol::Other => 3,
         },
         rtt: nanos(e.rtt),

@@ -99,6 +99,7 @@ fn sampled() -> impl Strategy<Value = Event> {
         Just(Protocol::Http2),
         Just(Protocol::Tls),
         Just(Protocol::Http2InTls),
+        Just(Protocol::Mptcp),
         Just(Protocol::Other)
     ];
     let exchanges = (any::<u32>(), nanos(), nanos(), any::<[u32; 24]>(), of(nanos())).prop_map(

@@ -138,7 +138,7 @@ impl Decoder {
         let Some(entry) = self.connections.get_mut(&sample.connection) else { return };
         entry.last = entry.last.max(sample.at);
         // Bytes that came before their stream's beginning were only taken for HTTP/2.
-        if matches!(sample.protocol, Protocol::Tls | Protocol::Other)
+        if matches!(sample.protocol, Protocol::Tls | Protocol::Other | Protocol::Mptcp)
             && let Some(mut http2) = entry.http2.take()
         {
             self.shared.held = self.shared.held.saturating_sub(http2.held());

@@ -166,6 +166,10 @@ fn who_is_not_fully_seen_is_masked() {
     let pay = node.pair(40, 400, 12, 14, 8443);
     node.sample(1_000, pay.client, Protocol::Tls, exchanges(5, 900));
     node.sample(1_000, pay.server, Protocol::Tls, exchanges(5, 800));
+    node.cgroup(15, "/mail", "mail");
+    let mail = node.pair(50, 500, 12, 15, 8444);
+    node.sample(1_000, mail.client, Protocol::Mptcp, exchanges(5, 900));
+    node.sample(1_000, mail.server, Protocol::Mptcp, exchanges(5, 800));
     node.lose(2_000, LossReason::Hole, 1, Some(101));
     node.lose(2_000, LossReason::Hole, 9, Some(101));
     node.lose(2_000, LossReason::MessagePrefix, 500, Some(200));
@@ -180,6 +184,7 @@ fn who_is_not_fully_seen_is_masked() {
     expect![[r#"
         [
             "gateway.example: 9.1 % of its records were lost",
+            "mail: 100 % of its bytes are on MPTCP connections, which are not read",
             "pay: encrypted: all of its 1 connections are TLS",
         ]
     "#]]

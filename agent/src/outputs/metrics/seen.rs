@@ -29,7 +29,8 @@ pub(super) fn services(series: &mut Series<'_>, snapshot: &Snapshot) -> Result<(
     series.counter(
         "faultline_payload_bytes_total",
         "Payload bytes of the service's connections by what became of them: decoded as HTTP/2, timed as \
-         exchanges of another protocol, encrypted, bypassed (TCP moved them past the agent), unrecognised",
+         exchanges of another protocol, encrypted, multipath (on a path of MPTCP), bypassed (TCP moved them past \
+         the agent), unrecognised",
         fates,
     )?;
     series.counter(

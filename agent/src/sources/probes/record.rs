@@ -130,6 +130,7 @@ fn sampled(record: &SampleRecord) -> Option<ConnectionSample> {
             protocol::TLS => Protocol::Tls,
             protocol::OTHER => Protocol::Other,
             protocol::HTTP2_IN_TLS => Protocol::Http2InTls,
+            protocol::MPTCP => Protocol::Mptcp,
             _ => return None,
         },
         rtt: (record.rtt_micros != 0).then(|| Nanos(u64::from(record.rtt_micros) * 1_000)),
