@@ -25,7 +25,8 @@ const APPLETS: [&str; 16] = [
 const VERDICT: &str = "faultline-guest-exit=";
 
 /// What every guest's first process does before its own work: mounts what any distribution has, lets cgroups
-/// below the root have CPU and memory controllers, and loads the modules.
+/// below the root have CPU and memory controllers, loads the modules, and prints the kernel's name on a line of its own
+/// (what the firmware leaves on the first one clears a terminal).
 const PREAMBLE: &str = "#!/bin/sh
 export PATH=/bin
 mount -t proc proc /proc
@@ -37,6 +38,7 @@ mount -t bpf bpf /sys/fs/bpf
 echo +cpu +memory > /sys/fs/cgroup/cgroup.subtree_control
 for module in /lib/modules/*.ko; do insmod $module; done
 ip link set lo up
+echo
 uname -r
 ";
 
