@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use playground::cost::traffic::Wire;
 use playground::faults::{Kind, Role};
 use playground::random::Random;
 use playground::topology::{self, Stack, Topology};
@@ -120,13 +121,10 @@ enum Command {
 /// The ends of the measured traffic.
 #[derive(Subcommand)]
 enum End {
-    /// Serves; prints its ports
+    /// Serves; prints its ports for each line of standard input
     Serve,
-    /// Carries out orders from standard input
-    Drive {
-        #[arg(long)]
-        ports: String,
-    },
+    /// Connects and talks as standard input says
+    Drive,
 }
 
 fn main() -> ExitCode {
@@ -159,8 +157,8 @@ fn obey(command: Command) -> anyhow::Result<()> {
         Command::Study(study) => study.run(),
         Command::Anomaly(anomaly) => anomaly.run(),
         Command::Cost(flags) => cost::measure(&flags),
-        Command::Talk { end: End::Serve } => cost::traffic::serve(),
-        Command::Talk { end: End::Drive { ports } } => cost::traffic::drive(&ports),
+        Command::Talk { end: End::Serve } => cost::traffic::serve(Wire::Plain),
+        Command::Talk { end: End::Drive } => cost::traffic::drive(Wire::Plain),
         Command::Setup(flags) => stacks::setup::setup(&flags),
         Command::Service { spec } => service::serve(&spec),
         Command::Load { spec } => load::generate(&spec),

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: what watching costs, measured on this machine and written to bench/results. Builds what is
 //! needed; the playground measures.
 
-use crate::process::{build_host_crates, cargo, command, run};
+use crate::process::{build_host_crates, build_tls_talk, cargo, command, run};
 use crate::setup::{self, Purpose, step};
 use crate::{house, probes};
 use anyhow::{Context, Result, bail, ensure};
@@ -10,13 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-/// Measure what watching costs, and how fast the decoder is (needs root).
+/// Measure what watching costs, and how fast the decoder is: some ten minutes (needs root).
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Turns of each pair at each kind of traffic; more make the intervals narrower.
-    #[arg(long, default_value_t = 16)]
+    /// Turns of each pair at each kind of traffic, made a multiple of four; more make the intervals narrower.
+    #[arg(long, default_value_t = 32)]
     rounds: u32,
-    /// Only kinds of traffic whose name contains this, such as "100 KB" or HTTP.
+    /// Only kinds of traffic whose name contains this, such as "100 KB", HTTP, TLS or "early exit".
     #[arg(long)]
     only: Option<String>,
     /// Where to write cost.json and cost.md.
@@ -29,9 +29,9 @@ impl Bench {
         if !setup::is_root() {
             bail!("the benchmark loads kernel programs and makes cgroups: run it as root");
         }
-        setup::ensure(Purpose::Probes)?;
-        setup::ensure(Purpose::Model)?;
+        setup::ensure(Purpose::Bench)?;
         build_host_crates()?;
+        build_tls_talk()?;
         let yardsticks = probes::build_yardsticks(house::root())?;
         let decoder = house::target().join("bench-decoder.txt");
         step("decoder", "frames and calls a second on one core", || measure_decoder(&decoder))?;

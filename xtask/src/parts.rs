@@ -133,6 +133,16 @@ pub(crate) const OPENSSL: Part = Part {
     source: Source::Debian(&["openssl"]),
 };
 
+pub(crate) const OPENSSL_HEADERS: Part = Part {
+    name: "OpenSSL's headers",
+    purpose: "the benchmark's traffic over TLS",
+    found: || {
+        let asked = std::process::Command::new("pkg-config").args(["--exists", "openssl"]).status();
+        asked.is_ok_and(|status| status.success())
+    },
+    source: Source::Debian(&["libssl-dev", "pkg-config"]),
+};
+
 pub(crate) const EMULATOR: Part = Part {
     name: "qemu",
     purpose: "the kernel matrix",

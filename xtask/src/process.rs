@@ -61,6 +61,12 @@ pub(crate) fn build_host_crates() -> Result<()> {
     run(cargo(["build", "--all-targets", "--quiet"]).args(HOST_CRATES))
 }
 
+/// Builds the playground's program that talks TLS, which needs OpenSSL's headers and is left out above.
+pub(crate) fn build_tls_talk() -> Result<()> {
+    let only = ["--quiet", "--features", "playground/tls", "--bin", "tls-talk"];
+    run(cargo(["build"]).args(HOST_CRATES).args(only))
+}
+
 /// `cargo test` on the host's crates.
 pub(crate) fn test_host_crates(arguments: &[&str]) -> Command {
     let mut test = cargo(["test"]);

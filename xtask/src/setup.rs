@@ -21,6 +21,8 @@ pub(crate) enum Purpose {
     Stacks,
     /// Building agent-ebpf alone.
     Probes,
+    /// The benchmark: building agent-ebpf, the model's runtime, and OpenSSL's headers.
+    Bench,
     /// `cargo xtask check`.
     Check,
     /// The model's runtime alone.
@@ -73,6 +75,11 @@ fn needed(purpose: Purpose) -> Vec<Part> {
             parts::ONNX_RUNTIME_LIBRARY,
         ],
         Purpose::Probes => vec![parts::KERNEL_COMPILER, parts::LINKER],
+        Purpose::Bench => needed(Purpose::Probes)
+            .into_iter()
+            .chain(needed(Purpose::Model))
+            .chain([parts::OPENSSL_HEADERS])
+            .collect(),
         Purpose::Check => vec![parts::DENY],
         Purpose::Stacks => {
             let languages = [parts::GO, parts::JAVA, parts::GRPC_CPP, parts::PYTHON, parts::NODE];

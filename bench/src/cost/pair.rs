@@ -1,14 +1,42 @@
 //! A server and a client that talk to each other, each a process in a cgroup of its choice, and what CPU they
-//! used. Orders go in, measured [`Slice`]s come out.
+//! used. Orders go in, measured [`Slice`]s come out. A pair may be moved to other cgroups and connected anew.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail};
 
-use super::traffic::{Done, Order};
+use super::traffic::{Done, Line, Order, Ports};
+
+/// Where one end is.
+pub(super) struct Place {
+    /// Its cgroup in every hierarchy.
+    pub cgroups: Vec<PathBuf>,
+    /// Whether the agent watches it.
+    pub watched: bool,
+}
+
+/// Where a server and its client are.
+pub(super) struct Places {
+    /// The server.
+    pub server: Place,
+    /// The client.
+    pub client: Place,
+}
+
+/// The program that talks: this one, or the one that speaks TLS.
+#[derive(Clone)]
+pub(super) struct Program {
+    /// Its file.
+    pub file: PathBuf,
+    /// What its arguments begin with.
+    pub arguments: &'static [&'static str],
+    /// Libraries that it gets instead of the system's where it is not watched, as `LD_PRELOAD` has them.
+    pub unwatched_libraries: Option<OsString>,
+}
 
 /// A process that talks over its standard input and output.
 struct Talker {
@@ -18,23 +46,35 @@ struct Talker {
 }
 
 impl Talker {
-    /// Starts a hidden command of this program inside the cgroups.
-    fn start(cgroups: &[PathBuf], arguments: &[&str]) -> anyhow::Result<Self> {
-        let own = std::env::current_exe().context("where this program is")?;
-        let mut command = Command::new(&own);
+    /// Starts one end inside its cgroups.
+    fn start(program: &Program, end: &str, place: &Place) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe().context("where this program is")?);
         command.arg("enter");
-        for cgroup in cgroups {
+        for cgroup in &place.cgroups {
             command.arg("--into").arg(cgroup);
         }
-        command.arg("--").arg(&own).args(arguments);
+        if let Some(libraries) = program.unwatched_libraries.as_ref().filter(|_| !place.watched) {
+            command.env("LD_PRELOAD", libraries);
+        }
+        command.arg("--").arg(&program.file).args(program.arguments).arg(end);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {}", arguments.join(" ")))?;
+            .with_context(|| format!("cannot start {}", program.file.display()))?;
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().context("its output")?);
         Ok(Self { child, input, output })
+    }
+
+    /// Moves the process. The sockets that it has stay where they were made.
+    fn enter(&self, place: &Place) -> anyhow::Result<()> {
+        for cgroup in &place.cgroups {
+            let file = cgroup.join("cgroup.procs");
+            fs::write(&file, self.child.id().to_string())
+                .with_context(|| format!("{} refused a process", file.display()))?;
+        }
+        Ok(())
     }
 
     fn tell(&mut self, line: &str) -> anyhow::Result<()> {
@@ -90,20 +130,38 @@ pub(super) fn per_request(nanos: u64, requests: u64) -> f64 {
 }
 
 impl Pair {
-    /// Starts both ends and connects them.
-    pub(super) fn start(server: &[PathBuf], client: &[PathBuf]) -> anyhow::Result<Self> {
-        let mut server = Talker::start(server, &["talk", "serve"])?;
-        let ports = server.hear()?;
-        let client = Talker::start(client, &["talk", "drive", "--ports", ports.trim()])?;
-        Ok(Self { client, server })
+    /// Starts both ends, which are not connected yet.
+    pub(super) fn start(program: &Program, places: &Places) -> anyhow::Result<Self> {
+        Ok(Self {
+            server: Talker::start(program, "serve", &places.server)?,
+            client: Talker::start(program, "drive", &places.client)?,
+        })
+    }
+
+    /// Moves both ends; what they open from now on belongs there.
+    pub(super) fn enter(&self, places: &Places) -> anyhow::Result<()> {
+        self.server.enter(&places.server)?;
+        self.client.enter(&places.client)
+    }
+
+    /// Connects them, by sockets that are new at both ends.
+    pub(super) fn connect(&mut self) -> anyhow::Result<()> {
+        self.server.tell("listen")?;
+        let ports: Ports = serde_json::from_str(&self.server.hear()?)?;
+        self.ask(Line::Connect(ports))?;
+        Ok(())
+    }
+
+    fn ask(&mut self, line: Line) -> anyhow::Result<Done> {
+        self.client.tell(&serde_json::to_string(&line)?)?;
+        Ok(serde_json::from_str(&self.client.hear()?)?)
     }
 
     /// Has an order carried out.
     pub(super) fn run(&mut self, order: Order) -> anyhow::Result<Slice> {
         let before = (self.server.child.id(), self.client.child.id());
         let (server, client) = (cpu_nanos(before.0)?, cpu_nanos(before.1)?);
-        self.client.tell(&serde_json::to_string(&order)?)?;
-        let done: Done = serde_json::from_str(&self.client.hear()?)?;
+        let done = self.ask(Line::Talk(order))?;
         if done.requests == 0 {
             bail!("no request of {:?} was answered", order.talk);
         }
@@ -126,57 +184,4 @@ pub(super) fn cpu_nanos(process: u32) -> anyhow::Result<u64> {
         sum += text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
     }
     Ok(sum)
-}
-
-/// Resident memory of a process, bytes.
-pub(super) fn resident_bytes(process: u32) -> anyhow::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = kib.and_then(|rest| rest.trim().strip_suffix(" kB")).context("no VmRSS")?;
-    Ok(kib.trim().parse::<u64>()? << 10)
-}
-
-/// The agent, watching one cgroup.
-pub(super) struct Agent(Child);
-
-impl Agent {
-    /// Starts the binary that lies beside this one and waits until it answers.
-    pub(super) fn start(cgroup: &Path) -> anyhow::Result<Self> {
-        let own = std::env::current_exe()?;
-        let binary = own.with_file_name("faultline");
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let listen = format!("127.0.0.1:{port}");
-        let child = Command::new(&binary)
-            .args(["run", "--log", "warn", "--listen", &listen, "--cgroup-root"])
-            .arg(cgroup)
-            .stdin(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut agent = Self(child);
-        for _ in 0..200 {
-            if let Some(status) = agent.0.try_wait()? {
-                bail!("the agent ended with {status}");
-            }
-            if std::net::TcpStream::connect(&listen).is_ok() {
-                return Ok(agent);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        bail!("the agent does not answer at {listen}")
-    }
-
-    /// Its process id.
-    pub(super) fn id(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            // Our own child, not yet waited for.
-            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let _status = self.0.wait();
-    }
 }

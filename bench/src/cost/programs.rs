@@ -17,6 +17,9 @@ use aya::programs::links::CgroupAttachMode;
 use aya::programs::{CgroupSkb, CgroupSkbAttachType, ProgramInfo, loaded_programs};
 use serde::Serialize;
 
+use super::pair::Pair;
+use super::traffic::{Done, Order};
+
 /// Ids of everything that is loaded now.
 pub(super) fn loaded() -> BTreeSet<u32> {
     loaded_programs().flatten().map(|program| program.id()).collect()
@@ -60,30 +63,72 @@ pub(super) fn map_bytes(programs: &[ProgramInfo]) -> anyhow::Result<BTreeMap<Str
     Ok(found)
 }
 
-/// Runs and nanoseconds so far, by program id.
-pub(super) type Counts = BTreeMap<u32, (u64, u64)>;
-
-/// Reads the counts of programs; the kernel counts while [`counting`] is held.
-pub(super) fn counts(programs: &[ProgramInfo]) -> Counts {
-    let ids: BTreeSet<u32> = programs.iter().map(ProgramInfo::id).collect();
-    loaded_programs()
-        .flatten()
-        .filter(|program| ids.contains(&program.id()))
-        .map(|program| {
-            let nanos = u64::try_from(program.run_time().as_nanos()).unwrap_or(u64::MAX);
-            (program.id(), (program.run_count(), nanos))
-        })
-        .collect()
+/// What a program did meanwhile.
+#[derive(Clone, Debug)]
+pub(super) struct Ran {
+    /// Its name.
+    pub program: String,
+    /// How often it ran.
+    pub runs: u64,
+    /// For how long in all, with what the counting takes.
+    pub nanos: u64,
 }
 
-/// Makes the kernel count runs and their time until dropped. That itself costs some tens of nanoseconds a run.
-pub(super) fn counting() -> anyhow::Result<OwnedFd> {
-    aya::sys::enable_stats(aya::sys::Stats::RunTime).context("the kernel does not count runs")
+impl Ran {
+    /// Nanoseconds a run.
+    pub(super) fn each(&self) -> f64 {
+        self.nanos as f64 / self.runs as f64
+    }
+}
+
+/// The agent's programs and the yardsticks on the same packets, counted by the kernel.
+pub(super) struct SideBySide {
+    yardsticks: Yardsticks,
+    agents: Vec<u32>,
+    /// The kernel counts while this is held. That itself costs some tens of nanoseconds a run.
+    _counting: OwnedFd,
+}
+
+impl SideBySide {
+    /// Attaches the yardsticks to the cgroup that the agent watches.
+    pub(super) fn attach(object: &Path, cgroup: &Path, agents: &[ProgramInfo]) -> anyhow::Result<Self> {
+        Ok(Self {
+            yardsticks: Yardsticks::attach(object, cgroup)?,
+            agents: agents.iter().map(ProgramInfo::id).collect(),
+            _counting: aya::sys::enable_stats(aya::sys::Stats::RunTime)
+                .context("the kernel does not count runs")?,
+        })
+    }
+
+    /// What each of them does while an order is carried out, those that ran.
+    pub(super) fn run(&self, pair: &mut Pair, order: Order) -> anyhow::Result<(Done, Vec<Ran>)> {
+        let before = self.counts();
+        let done = pair.run(order)?.done;
+        let ran = self.counts().into_iter().filter_map(|(id, now)| {
+            let then = before.get(&id)?;
+            let (runs, nanos) = (now.runs - then.runs, now.nanos - then.nanos);
+            (runs > 0).then_some(Ran { runs, nanos, ..now })
+        });
+        Ok((done, ran.collect()))
+    }
+
+    /// Runs and nanoseconds so far, by id.
+    fn counts(&self) -> BTreeMap<u32, Ran> {
+        let ours = |id: &u32| self.agents.contains(id) || self.yardsticks.ids.contains(id);
+        let count = |program: &ProgramInfo| Ran {
+            program: program.name_as_str().unwrap_or_default().to_owned(),
+            runs: program.run_count(),
+            nanos: u64::try_from(program.run_time().as_nanos()).unwrap_or(u64::MAX),
+        };
+        let programs = loaded_programs().flatten().filter(|program| ours(&program.id()));
+        programs.map(|program| (program.id(), count(&program))).collect()
+    }
 }
 
 /// The yardsticks, attached. Their records are thrown away as they come.
-pub(super) struct Yardsticks {
+struct Yardsticks {
     _programs: Ebpf,
+    ids: Vec<u32>,
     stop: Arc<AtomicBool>,
     drain: Option<JoinHandle<()>>,
 }
@@ -98,14 +143,16 @@ const YARDSTICKS: [(&str, CgroupSkbAttachType); 4] = [
 
 impl Yardsticks {
     /// Loads and attaches them.
-    pub(super) fn attach(object: &Path, cgroup: &Path) -> anyhow::Result<Self> {
+    fn attach(object: &Path, cgroup: &Path) -> anyhow::Result<Self> {
         let mut programs =
             Ebpf::load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
         let cgroup = File::open(cgroup)?;
+        let mut ids = Vec::new();
         for (name, direction) in YARDSTICKS {
             let program: &mut CgroupSkb = programs.program_mut(name).context(name)?.try_into()?;
             program.load().context(name)?;
             program.attach(&cgroup, direction, CgroupAttachMode::Single).context(name)?;
+            ids.push(program.info()?.id());
         }
         let mut ring = RingBuf::try_from(programs.take_map("COPIES").context("no ring")?)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -116,7 +163,7 @@ impl Yardsticks {
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
-        Ok(Self { _programs: programs, stop, drain: Some(drain) })
+        Ok(Self { _programs: programs, ids, stop, drain: Some(drain) })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Medians of paired ratios with an interval that assumes no distribution.
+//! Means and medians of paired ratios, with an interval that assumes no distribution.
 
 use serde::Serialize;
 
@@ -39,6 +39,12 @@ pub(super) fn median(mut values: Vec<f64>) -> Median {
     }
 }
 
+/// The mean in which twice as much and half as much cancel.
+pub(super) fn geometric_mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len() as f64;
+    (values.map(f64::ln).sum::<f64>() / count).exp()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +56,6 @@ mod tests {
         assert_eq!(median(values), Median { median: 7.5, low: 3.0, high: 12.0 });
         assert_eq!(median(vec![2.0]), Median { median: 2.0, low: 2.0, high: 2.0 });
         assert!(median(Vec::new()).median.is_nan());
+        assert!((geometric_mean([2.0, 0.5, 9.0, 1.0].into_iter()) - 3f64.sqrt()).abs() < 1e-12);
     }
 }

@@ -1,14 +1,18 @@
-//! What was measured, as numbers (JSON) and as tables (Markdown). Slices of pairs come in from [`super`].
+//! What was measured, as numbers (JSON) and as tables (Markdown). Results come in from [`super`] as they are found.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use anyhow::Context;
+use aya::programs::ProgramInfo;
+
+use super::costs::Cost;
+use super::early::EarlyExit;
 use super::machine::Machine;
-use super::pair::{Slice, per_request};
-use super::programs::Loaded;
-use super::ratios::{Median, median};
+use super::programs::{self, Loaded, Ran};
+use super::ratios::Median;
 
 /// Everything that one run measured.
 #[derive(Serialize)]
@@ -21,89 +25,8 @@ pub(super) struct Report {
     pub decoder: Vec<String>,
     pub costs: Vec<Cost>,
     pub nanos_a_run: Vec<NanosARun>,
+    pub early_exits: Vec<EarlyExit>,
     pub rates: Vec<Rate>,
-}
-
-/// What one turn of each pair used: CPU a request in microseconds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Round {
-    without: Slice,
-    control: Slice,
-    server: Slice,
-    both: Slice,
-    agent_both: f64,
-    agent_server: f64,
-    machine_without: f64,
-    machine_both: f64,
-}
-
-impl Round {
-    /// Slices of the pairs in their order, each with the agent's nanoseconds and the machine's busy ticks.
-    pub(super) fn of(turns: &[(Slice, u64, u64)]) -> Option<Self> {
-        const TICK_NANOS: u64 = 10_000_000;
-        let [without, control, server, both] = *turns else { return None };
-        let machine = |turn: (Slice, u64, u64)| per_request(turn.2 * TICK_NANOS, turn.0.done.requests);
-        Some(Self {
-            without: without.0,
-            control: control.0,
-            server: server.0,
-            both: both.0,
-            agent_both: per_request(both.1, both.0.done.requests),
-            agent_server: per_request(server.1, server.0.done.requests),
-            machine_without: machine(without),
-            machine_both: machine(both),
-        })
-    }
-}
-
-/// What watching costs one kind of traffic. Ratios are to the unwatched pair of the same round.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Cost {
-    pub talk: String,
-    pub rounds: usize,
-    /// CPU a request of both ends, unwatched, microseconds.
-    pub without_us: f64,
-    /// The server's part of it.
-    pub server_without_us: f64,
-    /// The second unwatched pair: how exact all of this is.
-    pub control: Median,
-    /// Both ends watched, the agent's process not counted.
-    pub both: Median,
-    /// Both ends watched, the agent's process counted.
-    pub both_with_agent: Median,
-    /// The server's end watched: what both processes use more, by what the server uses, plus one.
-    pub server: Median,
-    /// The agent's process, microseconds a request, at both ends and at one.
-    pub agent_us: [f64; 2],
-    /// All processors' busy time, in sums: both ends watched to unwatched.
-    pub machine: f64,
-    /// Median and 99th percentile of a request's time, microseconds: without, with.
-    pub p50_us: [f64; 2],
-    pub p99_us: [f64; 2],
-}
-
-impl Cost {
-    /// Medians over the rounds.
-    pub(super) fn of(talk: &str, rounds: &[Round]) -> Self {
-        let each = |f: &dyn Fn(&Round) -> f64| median(rounds.iter().map(f).collect());
-        let cpu = Slice::micros_per_request;
-        let server = |slice: &Slice| per_request(slice.server_nanos, slice.done.requests);
-        let sum = |f: &dyn Fn(&Round) -> f64| rounds.iter().map(f).sum::<f64>();
-        Self {
-            talk: talk.to_owned(),
-            rounds: rounds.len(),
-            without_us: each(&|r| cpu(&r.without)).median,
-            server_without_us: each(&|r| server(&r.without)).median,
-            control: each(&|r| cpu(&r.control) / cpu(&r.without)),
-            both: each(&|r| cpu(&r.both) / cpu(&r.without)),
-            both_with_agent: each(&|r| (cpu(&r.both) + r.agent_both) / cpu(&r.without)),
-            server: each(&|r| 1.0 + (cpu(&r.server) - cpu(&r.without)) / server(&r.without)),
-            agent_us: [each(&|r| r.agent_both).median, each(&|r| r.agent_server).median],
-            machine: sum(&|r| r.machine_both) / sum(&|r| r.machine_without),
-            p50_us: [each(&|r| r.without.done.p50_us).median, each(&|r| r.both.done.p50_us).median],
-            p99_us: [each(&|r| r.without.done.p99_us).median, each(&|r| r.both.done.p99_us).median],
-        }
-    }
 }
 
 /// How long a program takes, with what the counting costs.
@@ -115,6 +38,18 @@ pub(super) struct NanosARun {
     pub nanos: f64,
     /// Requests meanwhile.
     pub requests: u64,
+}
+
+impl NanosARun {
+    pub(super) fn of(talk: &str, ran: &Ran, requests: u64) -> Self {
+        Self {
+            talk: talk.to_owned(),
+            program: ran.program.clone(),
+            runs: ran.runs,
+            nanos: ran.each(),
+            requests,
+        }
+    }
 }
 
 /// The agent under a steady rate of calls.
@@ -132,6 +67,29 @@ pub(super) struct Rate {
 }
 
 impl Report {
+    /// One in which nothing is measured yet.
+    pub(super) fn new(machine: Machine, decoder: Vec<String>) -> Self {
+        Self {
+            machine,
+            programs: Vec::new(),
+            map_bytes: BTreeMap::new(),
+            decoder,
+            costs: Vec::new(),
+            nanos_a_run: Vec::new(),
+            early_exits: Vec::new(),
+            rates: Vec::new(),
+        }
+    }
+
+    /// Describes an agent's programs, if no other's were.
+    pub(super) fn describe(&mut self, programs: &[ProgramInfo]) -> anyhow::Result<()> {
+        if self.programs.is_empty() {
+            self.programs = programs::described(programs);
+            self.map_bytes = programs::map_bytes(programs).context("the programs' maps")?;
+        }
+        Ok(())
+    }
+
     /// Tables.
     pub(super) fn markdown(&self) -> String {
         let mut out = String::from(
@@ -152,6 +110,7 @@ impl Report {
         );
         self.costs(&mut out);
         self.runs(&mut out);
+        self.early_exits(&mut out);
         self.rates(&mut out);
         for line in &self.decoder {
             let _ = writeln!(out, "Decoder, one core: {line}\n");
@@ -170,17 +129,39 @@ impl Report {
     }
 
     fn costs(&self, out: &mut String) {
+        if self.costs.is_empty() {
+            return;
+        }
         out.push_str(
             "## CPU a request, watched to unwatched\n\n\
-             Median over rounds [95 % interval]. Both: both ends on this node. One: what a node pays that has one \
-             end, by that end's own CPU.\n\n\
-             | traffic | without, µs | control | both | both, with the agent's process | one | agent, µs (both, one) \
-             | machine | p50, µs | p99, µs |\n|---|---|---|---|---|---|---|---|---|---|\n",
+             Median [95 % interval]. Both: both ends on this node. One: what a node pays that has one end, by that \
+             end's own CPU. Control: a pair that nobody watches, to another. A pair may be faster than another for as \
+             long as it lives; so the pairs change their roles each round, four rounds make a cycle in which each \
+             played each, and a cycle gives one value (the geometric mean of its ratios), in which that cancels.\n\n\
+             Decoded: of the calls to watched servers those that the agent reports. A row that is not near 100 % says \
+             nothing about watching.\n\n",
+        );
+        if self.costs.iter().any(|cost| cost.cycle == 1) {
+            out.push_str(
+                "gRPC over TLS: tonic over the system's OpenSSL (tokio-openssl, which keeps the socket from the \
+                 library), with an agent started with `--tls`; unwatched is over TLS, too. Its probes lie in the \
+                 library's file, so what is not watched uses a copy of it; a process cannot change that, so each \
+                 round has four new pairs, and how they differ is in the interval. What a probe costs depends much on \
+                 the machine, and more on a virtual one; `faultline check` says it.\n\n",
+            );
+        }
+        out.push_str(
+            "| traffic | without, µs | control | both | both, with the agent's process | one | agent, µs (both, one) \
+             | decoded | machine | p50, µs | p99, µs |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
         );
         for c in &self.costs {
+            let decoded = c.decoded.map_or_else(
+                || "-".to_owned(),
+                |d| format!("{:.2} % of {}", d.seen as f64 / d.made.max(1) as f64 * 100.0, d.made),
+            );
             let _ = writeln!(
                 out,
-                "| {} | {:.1} | {} | {} | {} | {} | {:.2}, {:.2} | {:.3} | {:.0} → {:.0} | {:.0} → {:.0} |",
+                "| {} | {:.1} | {} | {} | {} | {} | {:.2}, {:.2} | {decoded} | {:.3} | {:.0} → {:.0} | {:.0} → {:.0} |",
                 c.talk,
                 c.without_us,
                 shown(c.control),
@@ -219,7 +200,8 @@ impl Report {
             programs.join(" | "),
             "---|".repeat(programs.len() + 2)
         );
-        for cost in &self.costs {
+        for cost in self.costs.iter().filter(|cost| self.nanos_a_run.iter().any(|run| run.talk == cost.talk))
+        {
             let of = |program: &str| {
                 let found =
                     self.nanos_a_run.iter().find(|run| run.talk == cost.talk && run.program == program);
@@ -245,6 +227,34 @@ impl Report {
             (Some(ingress), Some(egress)) => (ingress + egress, 1.0 + (ingress + egress) / cost.without_us),
             _ => (f64::NAN, f64::NAN),
         }
+    }
+
+    fn early_exits(&self, out: &mut String) {
+        if self.early_exits.is_empty() {
+            return;
+        }
+        out.push_str(
+            "## Packets that are none of its business\n\n\
+             Nanoseconds a run of the agent's program and of an empty one on the same packets, and the ratio (median \
+             over turns [95 % interval]). The counting is in both numbers, so the ratio flatters; what is added does \
+             not. ACK without data: of one-way bulk TCP, watched at the end that gets the data (out) or sends it (in). \
+             Data of a connection that is not gRPC: the other direction there; its bytes are not looked at, but it is \
+             counted as an exchange. UDP: 100 B datagrams to and fro.\n\n\
+             | packet | runs | agent, ns | empty, ns | added, ns | ratio |\n|---|---|---|---|---|---|\n",
+        );
+        for e in &self.early_exits {
+            let _ = writeln!(
+                out,
+                "| {} | {} | {:.0} | {:.0} | {:.0} | {} |",
+                e.packet,
+                e.runs,
+                e.ours_nanos,
+                e.empty_nanos,
+                e.ours_nanos - e.empty_nanos,
+                shown(e.ratio),
+            );
+        }
+        out.push('\n');
     }
 
     fn rates(&self, out: &mut String) {
