@@ -35,8 +35,8 @@ pub struct Settings {
     pub recent: u64,
     /// While an incident is open the steps to explain grow up to this.
     pub recent_open: u64,
-    /// A sign for so many steps in a row opens an incident; failing calls may pause in between, as those of a
-    /// process that crashes again and again do. A fault begins in the middle of a step, so with
+    /// A sign in so many steps opens an incident; what calls tell may pause in between, as a process that crashes
+    /// again and again does, or one that few calls meet. A fault begins in the middle of a step, so with
     /// three the median of the recent ones is a step that lies within it, and the first ranking is sound.
     pub open_after: u64,
     /// So many quiet steps in a row close it.
@@ -157,7 +157,7 @@ impl Detector {
             return Verdict::Normal;
         }
         let reference = self.reference_and_recent(seen.history, seen.step).0;
-        let signs = signs::of_step(seen, &reference);
+        let signs = signs::of_step(seen, &reference, self.settings.open_after);
         self.count(&signs);
         match self.state {
             State::Normal => self.try_open(seen.step, signs),

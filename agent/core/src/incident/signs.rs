@@ -1,12 +1,16 @@
 //! What is bad about one step. Two kinds of signs: users are hurt at an entry service, or a service shows
 //! strong evidence of its own. Every threshold is a factor together with an absolute floor, since a factor
 //! alone pages for 2 ms that became 7, and a floor alone for a busy hour.
+//!
+//! A step may hold a dozen calls, and what one in ten of them suffers is then in one step and not in the next.
+//! So a sign of calls need not show in every step ([`Kind::must_show`]), and failed calls are counted over all
+//! the steps that it may take.
 
 use super::Observation;
 use crate::evidence::{MIN_REFERENCE, mebibytes, median, millis, percent, quantile};
-use crate::rank::Blame;
+use crate::rank::{Blame, Reason};
 use crate::units::{ServiceId, Step};
-use crate::window::Signal;
+use crate::window::{EdgeSignal, EdgeWindow, Signal, Window};
 use petgraph::Direction::Incoming;
 use std::ops::Range;
 
@@ -18,13 +22,10 @@ const LATENCY_FLOOR_MS: f64 = 50.0;
 const BEYOND_WORST: f64 = 1.3;
 /// A load that grew by this factor explains some latency, so both of the above must hold doubly.
 const BUSIER: f64 = 1.4;
-/// Fewer failed calls in a step than this are chance.
-const ERROR_COUNT: f64 = 3.0;
-/// The failed share must exceed the usual one by this.
+/// The failed share of a step must exceed the usual one by this.
 const ERROR_RATIO: f64 = 0.03;
-/// The failed calls must exceed the expected ones by so many Poisson deviations: three steps, which open an
-/// incident, are then five together (5 / sqrt 3), and a service with few calls may show it.
-const ERROR_Z: f64 = 2.9;
+/// The failed calls of the steps that count must exceed the expected ones by so many Poisson deviations.
+const ERROR_Z: f64 = 5.0;
 /// A call that waits for so long, and five times longer than the worst of the baseline, is stuck.
 const STUCK_MS: f64 = 2_000.0;
 const STUCK_FACTOR: f64 = 5.0;
@@ -61,17 +62,22 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// In how many of the newest steps the sign must show, and of how many, where an ordinary one must in all of
-    /// `open_after`.
+    /// In how many of the newest steps the sign must show, and of how many.
     pub(super) fn must_show(self, open_after: u64) -> (u64, u64) {
         match self {
-            // Growth shows only once it has lasted several steps.
-            Self::Memory => (1, 1),
-            // What crashes and comes back fails its calls by turns.
-            Self::Errors => (open_after, 2 * open_after - 1),
-            Self::Stuck | Self::Latency | Self::Inside | Self::Cpu => (open_after, open_after),
+            // Both are judged over several steps as it is.
+            Self::Memory | Self::Errors => (1, 1),
+            // What stands still or crashes and comes back hurts by turns, and so does what few calls meet.
+            Self::Stuck | Self::Latency | Self::Inside => of_several(open_after),
+            // Measured whether or not there are calls.
+            Self::Cpu => (open_after, open_after),
         }
     }
+}
+
+/// In how many of how many steps something must show that comes by turns: in most of them.
+fn of_several(open_after: u64) -> (u64, u64) {
+    (open_after, 2 * open_after - 1)
 }
 
 /// What is bad about a step.
@@ -84,18 +90,18 @@ pub(super) struct Sign {
 
 /// The signs of the newest step, those that hurt users first. Only services that the ranking knows are
 /// judged, so the masked ones are not.
-pub(super) fn of_step(seen: &Observation<'_>, reference: &Range<Step>) -> Vec<Sign> {
+pub(super) fn of_step(seen: &Observation<'_>, reference: &Range<Step>, open_after: u64) -> Vec<Sign> {
     let mut signs = Vec::new();
     for Blame { service, .. } in seen.blames {
-        let view = Watched { seen, reference, service: *service };
+        let view = Watched { seen, reference, service: *service, open_after };
         if view.is_entry() {
             view.note(&mut signs, Kind::Errors, view.errors());
             view.note(&mut signs, Kind::Stuck, view.stuck());
-            view.note(&mut signs, Kind::Latency, view.latency(Signal::LatencyP95, LATENCY_FLOOR_MS));
+            view.note(&mut signs, Kind::Latency, view.latency());
         }
     }
     for blame in seen.blames {
-        let view = Watched { seen, reference, service: blame.service };
+        let view = Watched { seen, reference, service: blame.service, open_after };
         if view.has_traffic() {
             view.note(&mut signs, Kind::Inside, view.inside(blame));
             view.note(&mut signs, Kind::Cpu, view.cpu());
@@ -110,6 +116,7 @@ struct Watched<'a> {
     seen: &'a Observation<'a>,
     reference: &'a Range<Step>,
     service: ServiceId,
+    open_after: u64,
 }
 
 impl Watched<'_> {
@@ -159,32 +166,72 @@ impl Watched<'_> {
         }
     }
 
-    fn latency(&self, preferred: Signal, floor: f64) -> Option<String> {
-        let (signal, name) = if self.now(preferred).is_some() && self.usual(preferred).is_some() {
-            (preferred, "p95 latency")
+    /// Latency that users feel. Of too few calls for a 95th percentile one is more than a twentieth, so the mean
+    /// stands in, which hears it; the median would not.
+    fn latency(&self) -> Option<String> {
+        let is_measured = |signal| self.now(signal).is_some() && self.usual(signal).is_some();
+        let (signal, name) = if is_measured(Signal::LatencyP95) {
+            (Signal::LatencyP95, "p95 latency")
         } else {
-            (Signal::LatencyP50, "median latency")
+            (Signal::LatencyMean, "mean latency")
         };
-        let now = self.now(signal)?;
-        let reference = self.usual(signal)?;
+        let (now, usual) = self.slow(|steps| self.values(signal, steps), LATENCY_FLOOR_MS)?;
+        Some(format!("{name} {}, usually {}", millis(now), millis(usual)))
+    }
+
+    fn values(&self, signal: Signal, steps: Range<Step>) -> Vec<f64> {
+        self.seen.history.values(self.service, signal, steps)
+    }
+
+    /// The newest of some latencies and the usual one, ms, if it grew by far.
+    fn slow(&self, latencies: impl Fn(Range<Step>) -> Vec<f64>, floor: f64) -> Option<(f64, f64)> {
+        let now = latencies(self.newest()).first().copied()?;
+        let reference = latencies(self.reference.clone());
+        if reference.len() < MIN_REFERENCE {
+            return None;
+        }
         let usual = median(&reference)?;
         let stricter = if self.load() > BUSIER { 2.0 } else { 1.0 };
         let breach = now >= usual * LATENCY_FACTOR * stricter
             && now - usual >= floor * stricter
             && now >= quantile(&reference, 0.99)? * BEYOND_WORST;
-        breach.then(|| format!("{name} {}, usually {}", millis(now), millis(usual)))
+        breach.then_some((now, usual))
+    }
+
+    fn newest(&self) -> Range<Step> {
+        self.seen.step..Step(self.seen.step.0 + 1)
     }
 
     fn errors(&self) -> Option<String> {
-        let calls = self.now(Signal::CallRate)? * self.seen.history.step_length.as_secs_f64();
-        let ratio = self.now(Signal::ErrorRatio)?;
-        let reference = self.usual(Signal::ErrorRatio)?;
-        let usual = reference.iter().sum::<f64>() / reference.len() as f64;
-        let (errors, expected) = (ratio * calls, usual * calls);
-        let breach = errors >= ERROR_COUNT
-            && ratio >= usual + ERROR_RATIO
-            && errors - expected >= ERROR_Z * (expected + 1.0).sqrt();
-        breach.then(|| format!("{} of the calls fail, usually {}", percent(ratio), percent(usual)))
+        let calls = |steps| {
+            let windows = self.seen.history.windows(self.service, steps);
+            let of = |window: &Window| Some((window.get(Signal::CallRate)?, window.get(Signal::ErrorRatio)?));
+            windows.filter_map(|(_, window)| of(window)).collect()
+        };
+        let (ratio, usual) = self.failing(calls)?;
+        Some(format!("{} of the calls fail, usually {}", percent(ratio), percent(usual)))
+    }
+
+    /// The failed share of the newest of some calls and the usual share, if by far too many have failed over the
+    /// steps that count. `calls` are rates and failed shares, a pair a step. How few fail in one step is chance, so
+    /// they are counted together; but each such step must be bad, or one of them would do.
+    fn failing(&self, calls: impl Fn(Range<Step>) -> Vec<(f64, f64)>) -> Option<(f64, f64)> {
+        let (steps, of) = of_several(self.open_after);
+        let reference = calls(self.reference.clone());
+        if reference.len() < MIN_REFERENCE {
+            return None;
+        }
+        let usual = reference.iter().map(|(_, ratio)| ratio).sum::<f64>() / reference.len() as f64;
+        let is_bad = |ratio: f64| ratio >= usual + ERROR_RATIO;
+        let now = calls(self.newest()).first().map(|(_, ratio)| *ratio).filter(|ratio| is_bad(*ratio))?;
+        let end = self.newest().end;
+        let counted = calls(Step(end.0.saturating_sub(of))..end);
+        let bad = counted.iter().filter(|(_, ratio)| is_bad(*ratio)).count() as u64;
+        let seconds = self.seen.history.step_length.as_secs_f64();
+        let failed: f64 = counted.iter().map(|(rate, ratio)| rate * ratio * seconds).sum();
+        let expected: f64 = counted.iter().map(|(rate, _)| rate * usual * seconds).sum();
+        let breach = bad >= steps && failed - expected >= ERROR_Z * (expected + 1.0).sqrt();
+        breach.then_some((now, usual))
     }
 
     fn stuck(&self) -> Option<String> {
@@ -196,24 +243,58 @@ impl Watched<'_> {
 
     /// Strong evidence of its own inside the system.
     fn inside(&self, blame: &Blame) -> Option<String> {
-        let strongest = blame.evidence.iter().find(|reason| {
+        let is_strong = |reason: &&Reason| {
             let risen = reason.value - reason.baseline.unwrap_or(0.0);
             let broken = reason.signal == Signal::ErrorRatio.name() && risen >= BROKEN_RATIO;
             matches!(reason.family, "self" | "edge")
                 && (reason.weight >= STRONG || broken)
                 && (!reason.signal.ends_with("_ms") || risen >= INSIDE_FLOOR_MS)
-        })?;
-        // The recent steps' median is late by design; the newest step must still show it.
-        let newest_agrees = match strongest.signal {
-            signal if signal == Signal::ErrorRatio.name() => self.errors().is_some(),
-            signal if signal == Signal::OldestUnanswered.name() => {
-                strongest.value >= STUCK_MS
-                    && self.now(Signal::OldestUnanswered).is_none_or(|now| now >= STUCK_MS)
-            }
-            _ if strongest.family == "self" => self.latency(Signal::LatencyP95, INSIDE_FLOOR_MS).is_some(),
-            _ => true,
         };
-        newest_agrees.then(|| strongest.text.clone())
+        let mut strong = blame.evidence.iter().filter(is_strong);
+        strong.find(|reason| self.still_shows(reason)).map(|reason| reason.text.clone())
+    }
+
+    /// The recent steps' median is late by design; the newest step must still show the same thing.
+    fn still_shows(&self, reason: &Reason) -> bool {
+        if reason.signal == Signal::OldestUnanswered.name() {
+            return reason.value >= STUCK_MS
+                && self.now(Signal::OldestUnanswered).is_none_or(|now| now >= STUCK_MS);
+        }
+        match reason.peer {
+            Some(peer) => {
+                let edges = [(peer, self.service), (self.service, peer)];
+                edges.into_iter().any(|edge| self.edge_still_shows(reason, edge))
+            }
+            None if reason.signal == Signal::ErrorRatio.name() => self.errors().is_some(),
+            None => {
+                let is_it = |signal: &Signal| signal.name() == reason.signal && self.now(*signal).is_some();
+                let signal = Signal::ALL.into_iter().find(is_it).unwrap_or(Signal::LatencyMean);
+                self.slow(|steps| self.values(signal, steps), INSIDE_FLOOR_MS).is_some()
+            }
+        }
+    }
+
+    fn edge_still_shows(&self, reason: &Reason, (caller, callee): (ServiceId, ServiceId)) -> bool {
+        let history = self.seen.history;
+        let values = |signal, steps: Range<Step>| history.edge_values(caller, callee, signal, steps);
+        let now = |signal| values(signal, self.newest()).first().copied();
+        let is_it = |signal: &EdgeSignal| signal.name() == reason.signal && now(*signal).is_some();
+        let Some(signal) = EdgeSignal::ALL.into_iter().find(is_it) else { return false };
+        if signal == EdgeSignal::ErrorRatio {
+            let of = |window: &EdgeWindow| {
+                Some((window.get(EdgeSignal::CallRate)?, window.get(EdgeSignal::ErrorRatio)?))
+            };
+            let calls = |steps| {
+                let windows = history.edge_windows(caller, callee, steps);
+                windows.filter_map(|(_, window)| of(window)).collect()
+            };
+            return self.failing(calls).is_some();
+        }
+        if reason.signal.ends_with("_ms") {
+            return self.slow(|steps| values(signal, steps), INSIDE_FLOOR_MS).is_some();
+        }
+        // Nearer to what is recent than to what is usual.
+        now(signal).is_some_and(|now| 2.0 * now >= reason.value + reason.baseline.unwrap_or(0.0))
     }
 
     fn cpu(&self) -> Option<String> {

@@ -18,16 +18,21 @@ struct Watch {
 
 impl Watch {
     fn new(seed: u64) -> Self {
-        let mut watch = Self {
+        let mut watch = Self::start(seed);
+        watch.run(40, |_, _| {});
+        assert_eq!(watch.pages, []);
+        watch
+    }
+
+    /// One that has seen nothing yet.
+    fn start(seed: u64) -> Self {
+        Self {
             system: System::new(seed),
             detector: Detector::new(Settings::default()),
             blames: Vec::new(),
             pages: Vec::new(),
             closed: Vec::new(),
-        };
-        watch.run(40, |_, _| {});
-        assert_eq!(watch.pages, []);
-        watch
+        }
     }
 
     /// Runs so many steps; `change` breaks each step's state, by its number from 0.
@@ -156,6 +161,49 @@ fn what_crashes_and_comes_back_pages() {
     }
 }
 
+/// A watch of a system with a request a second, of which each step holds five.
+fn quiet_system(seed: u64) -> Watch {
+    let mut watch = Watch::start(seed);
+    watch.run(40, |_, load| load.load = 1.0);
+    assert_eq!(watch.pages, []);
+    watch
+}
+
+#[test]
+fn failing_calls_page_however_few_calls_there_are() {
+    for seed in [1, 2, 3] {
+        let mut watch = quiet_system(seed);
+        // Two calls of five fail in each step: never three in one.
+        watch.run(4, |_, load| {
+            load.load = 1.0;
+            load.own_errors[5] = 0.4;
+        });
+        assert_eq!(watch.pages.len(), 1, "seed {seed}");
+        assert_eq!(watch.blames[0].service, SHIPPING, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_few_failing_calls_in_one_step_do_not_page() {
+    for seed in [1, 2, 3] {
+        let mut watch = quiet_system(seed);
+        watch.run(60, |step, load| {
+            load.load = 1.0;
+            load.own_errors[5] = if step % 12 == 5 { 1.0 } else { 0.0 };
+        });
+        assert_eq!(watch.pages, [], "seed {seed}");
+    }
+}
+
+#[test]
+fn an_incident_on_the_wire_closes_as_soon_as_one_in_a_service() {
+    let mut watch = Watch::new(1);
+    watch.run(12, |_, load| load.wire_ms[4] += 300.0);
+    assert_eq!(watch.pages.len(), 1);
+    watch.run(12, |_, _| {});
+    assert_eq!(watch.closed, [5]);
+}
+
 #[test]
 fn what_lasts_becomes_usual() {
     let mut watch = Watch::new(1);
@@ -188,13 +236,7 @@ fn the_baseline_is_frozen_while_an_incident_is_open() {
 
 #[test]
 fn nothing_pages_while_warming_up() {
-    let mut watch = Watch {
-        system: System::new(1),
-        detector: Detector::new(Settings::default()),
-        blames: Vec::new(),
-        pages: Vec::new(),
-        closed: Vec::new(),
-    };
+    let mut watch = Watch::start(1);
     watch.run(17, |step, load| load.own_ms[4] += if step > 8 { 500.0 } else { 0.0 });
     assert_eq!(watch.pages, []);
 }
