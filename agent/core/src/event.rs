@@ -280,6 +280,23 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Self; 6] =
+        [Self::Unknown, Self::Http2, Self::Tls, Self::Other, Self::Http2InTls, Self::Mptcp];
+
+    /// Its name in the report and in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Http2 => "http2",
+            Self::Tls => "tls",
+            Self::Other => "other",
+            Self::Http2InTls => "http2_in_tls",
+            Self::Mptcp => "mptcp",
+        }
+    }
+
     /// Whether its calls are seen.
     #[must_use]
     pub fn is_http2(self) -> bool {

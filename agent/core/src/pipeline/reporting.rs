@@ -236,20 +236,13 @@ impl Pipeline {
 
     fn coverage(&self) -> Coverage {
         let mut connections: BTreeMap<String, u64> =
-            ["http2", "http2_in_tls", "tls", "mptcp", "other", "unknown"]
-                .map(|name| (name.to_owned(), 0))
-                .into();
+            Protocol::ALL.map(|protocol| (protocol.name().to_owned(), 0)).into();
         for (_, connection) in self.world.connections.iter().filter(|(_, end)| end.closed.is_none()) {
-            let name = match connection.protocol {
-                Protocol::Http2 => "http2",
-                Protocol::Unknown if connection.decoded => "http2",
-                Protocol::Tls => "tls",
-                Protocol::Http2InTls => "http2_in_tls",
-                Protocol::Mptcp => "mptcp",
-                Protocol::Other => "other",
-                Protocol::Unknown => "unknown",
+            let protocol = match connection.protocol {
+                Protocol::Unknown if connection.decoded => Protocol::Http2,
+                protocol => protocol,
             };
-            *connections.entry(name.to_owned()).or_default() += 1;
+            *connections.entry(protocol.name().to_owned()).or_default() += 1;
         }
         Coverage {
             connections,
