@@ -1,6 +1,7 @@
 //! One run of the playground, from an empty machine to an empty machine: processes start, load runs,
 //! faults come and go, everything is written down and cleaned up. What runs is the `fleet` of `children`, told by
-//! `specs`; where it runs the `network`; what is written `output`; commands from outside `control`.
+//! `specs`; where it runs the `network`; what is written `output`; commands from outside `control`. That it is in time
+//! on a full machine is `priority`.
 
 pub mod children;
 mod control;
@@ -11,6 +12,7 @@ pub mod network;
 mod output;
 mod plan;
 pub mod postgres;
+mod priority;
 pub(crate) mod specs;
 
 use std::collections::BTreeSet;
@@ -67,6 +69,9 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         out,
         absent: newcomers(&faults),
     })?;
+    let ahead = priority::Ahead::of_all().inspect_err(|error| {
+        eprintln!("playground: on a full machine faults may begin and end late: {error:#}")
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut stage = Stage { fleet, output, rate, failed: 0, agent, watcher: None };
     let (played, ended) = runtime.block_on(async {
@@ -80,6 +85,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         };
         (played, ended.and(watched))
     });
+    drop(ahead);
     stage.output.finish(stage.fleet.born())?;
     played.and(ended)?;
     if stage.agent.is_some() {
