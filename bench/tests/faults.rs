@@ -418,13 +418,24 @@ fn every_fault_has_its_effect_and_events_have_none() {
     assert!(forgotten.is_empty(), "no case for {forgotten:?}");
 }
 
-/// While events go on, and until the neighbour comes, no call fails; the bad client is refused, and nobody else.
+/// While events go on, and at the end, when the neighbour is gone, no call fails; the bad client is refused, and nobody
+/// else.
 fn events_do_no_harm(run: &Run) {
     let began = run.load_started();
     let neighbour = run.at("fault_started", "noisy-neighbour");
-    let span = run.span(None, began + f64::from(EVENTS_AT) - 1.0, neighbour);
-    let failed: Vec<&Sent> = span.calls.iter().filter(|call| call.status != "OK").collect();
-    assert!(failed.is_empty(), "{} of {} calls failed: {:?}", failed.len(), span.calls.len(), failed.first());
+    let end = began + f64::from(SECONDS);
+    let gone = run.at("fault_ended", "noisy-neighbour") + 2.0;
+    for (from, to) in [(began + f64::from(EVENTS_AT) - 1.0, neighbour), (gone, end)] {
+        let span = run.span(None, from, to);
+        let failed: Vec<&Sent> = span.calls.iter().filter(|call| call.status != "OK").collect();
+        assert!(
+            failed.is_empty(),
+            "{} of {} calls failed: {:?}",
+            failed.len(),
+            span.calls.len(),
+            failed.first()
+        );
+    }
     let burst = run.at("event_started", "burst");
     let calls = |from: f64| run.span(None, from, from + f64::from(LASTS) - 2.0).calls.len();
     let (usual, more) = (calls(began + 1.0), calls(burst + 1.0));

@@ -110,13 +110,19 @@ fn ip(line: &str) -> anyhow::Result<()> {
     run(Command::new("ip").args(line.split(' ')), None)
 }
 
-/// Runs a tool of the network; its complaint is the error.
+/// Runs a tool of the system; its complaint is the error.
 pub(crate) fn run(command: &mut Command, input: Option<&str>) -> anyhow::Result<()> {
     let shown = format!("{command:?}").replace('"', "");
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().with_context(
-            || format!("`{shown}` cannot be run; it needs the packages iproute2 and nftables"),
-        )?;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| {
+            format!(
+                "`{shown}` cannot be run; the packages iproute2, nftables and util-linux have what is needed"
+            )
+        })?;
     if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
         stdin.write_all(input.as_bytes())?;
     }

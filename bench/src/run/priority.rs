@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use super::network;
 
 /// Real-time order for this thread, until dropped.
 pub(super) struct Ahead {
@@ -15,16 +15,12 @@ impl Ahead {
     /// sixteen times the share of what is outside them, and no niceness helps against that.
     pub(super) fn of_all() -> anyhow::Result<Self> {
         let ahead = Self { thread: rustix::thread::gettid().as_raw_nonzero().to_string() };
-        let said = ahead.chrt(&["--rr", "--reset-on-fork", "--pid", "1"])?;
-        if !said.status.success() {
-            bail!("chrt says: {}", String::from_utf8_lossy(&said.stderr).trim());
-        }
+        ahead.chrt(&["--rr", "--reset-on-fork", "--pid", "1"])?;
         Ok(ahead)
     }
 
-    fn chrt(&self, words: &[&str]) -> anyhow::Result<std::process::Output> {
-        let mut command = Command::new("chrt");
-        command.args(words).arg(&self.thread).output().context("chrt (of util-linux) cannot be started")
+    fn chrt(&self, words: &[&str]) -> anyhow::Result<()> {
+        network::run(Command::new("chrt").args(words).arg(&self.thread), None)
     }
 }
 
